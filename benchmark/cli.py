@@ -26,7 +26,7 @@ COMMANDS = {
     "run": ("benchmark.commands.run", "measure this node"),
     "fetch-model": (
         "benchmark.commands.fetch_model",
-        "bring a model's snapshot into the Hugging Face cache and verify it",
+        "download a model's snapshot into the Hugging Face cache and verify it",
     ),
     "fetch-dataset": (
         "benchmark.commands.fetch_dataset",
@@ -40,21 +40,21 @@ COMMANDS = {
         "benchmark.commands.wheelhouse",
         "fill a directory with the wheels that nodes without internet need",
     ),
-    "manifest": ("benchmark.commands.manifest", "list everything that is ever fetched, with what vouches for it"),
+    "manifest": ("benchmark.commands.manifest", "list everything that is ever downloaded, and how it is verified"),
     "aggregate": ("benchmark.commands.aggregate", "make the cluster summary from a run's files"),
     "compare": ("benchmark.commands.compare", "what became better or worse between two runs, or two nodes"),
     "goodput": (
         "benchmark.commands.goodput",
-        "what was answered within limits of TTFT and TPOT, and for how many users at once",
+        "how many queries met limits of TTFT and TPOT, and for how many users at once",
     ),
     "list": ("benchmark.commands.list", "all stored runs, the newest first"),
-    "index": ("benchmark.commands.index", "make the page over all runs anew"),
+    "index": ("benchmark.commands.index", "make the page over all runs again"),
     "history": (
         "benchmark.commands.history",
         "every node over all stored runs, and when it changed",
     ),
-    "baseline": ("benchmark.commands.baseline", "set the run that later ones are held against"),
-    "prune": ("benchmark.commands.prune", "remove old runs from the results directory, once it was shown which"),
+    "baseline": ("benchmark.commands.baseline", "set the run that later ones are compared with"),
+    "prune": ("benchmark.commands.prune", "show old runs in the results directory, and remove them with --yes"),
     "export": ("benchmark.commands.export", "a run as CSV, Parquet, Prometheus, Markdown, or for MLCommons' viewer"),
     "submission": ("benchmark.commands.submission", "the tree that MLCommons' submission checker reads"),
     "schema": ("benchmark.commands.schema", "write the JSON schemas of every file that a run holds"),
@@ -114,6 +114,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return SetupError.exit_code
             loaded.add_arguments(command)
             command.set_defaults(main=loaded.main)
+    if not words:
+        # argparse would ask for a command without naming one.
+        parser.print_help(sys.stderr)
+        return InputError.exit_code
     parsed = parser.parse_args(words)
     try:
         return int(parsed.main(parsed))

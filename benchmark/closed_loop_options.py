@@ -21,12 +21,14 @@ class Options(BaseModel):
         ge=1,
         le=MOST_IN_FLIGHT,
         strict=True,
-        description="queries in flight on each GPU; on the CPU for each replica",
+        description="queries in flight on each GPU; on the CPU on each replica",
     )
     min_query_count: int | None = Field(
-        None, ge=1, description="queries in all, but four at least for each in flight; absent: each prompt once"
+        None, ge=1, description="total queries, but at least four for each in flight; absent: each prompt once"
     )
-    max_duration_ms: int | None = Field(None, ge=1, description="no query is issued after so long, whatever the count")
+    max_duration_ms: int | None = Field(
+        None, ge=1, description="no query is issued after this time, whatever the count"
+    )
 
     def planned(self, prompts: int, in_flight: int) -> int:
         """Return how many queries are issued at most, with so many in flight on the whole node."""

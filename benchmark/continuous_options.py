@@ -15,29 +15,38 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    attention: Choice = Field("auto", description="auto: the fastest there is")
+    attention: Choice = Field("auto", description="auto: the fastest one available")
     page_size: int = Field(256, ge=4, description="tokens in a page of the cache")
     num_blocks: int | None = Field(None, ge=1, description="pages of the cache")
-    max_batch_tokens: int | None = Field(None, ge=1, description="tokens of one step of the model")
+    max_batch_tokens: int | None = Field(None, ge=1, description="most tokens in one step of the model")
     max_memory_percent: float | None = Field(None, gt=0, le=1, description="share of the free memory for the cache")
-    max_requests_per_batch: int | None = Field(None, ge=1, description="queries of one step")
+    max_requests_per_batch: int | None = Field(None, ge=1, description="most queries in one step")
     max_blocks_per_request: int | None = Field(
         None,
         ge=0,
-        description="steps that only answer read requests of up to so many pages by a table of them; 0: without tables",
+        description="decode steps read requests of up to this many pages through a page table; 0: no page tables",
     )
-    use_cuda_graph: bool | None = Field(None, description="automatic: where all are captured before measuring")
-    require_cuda_graph: bool = Field(False, description="on a GPU, refuse what has no steps that can be CUDA graphs")
+    use_cuda_graph: bool | None = Field(
+        None, description="use CUDA graphs; automatic: if all can be captured before measuring"
+    )
+    require_cuda_graph: bool = Field(
+        False, description="on a GPU, refuse a model or setup whose steps cannot be CUDA graphs"
+    )
     graph_tokens: int | None = Field(
         None,
         ge=0,
-        description="of paged_flash: steps with prompts in them are CUDA graphs too, up to so many tokens; 0: none",
+        description="for paged_flash: steps with prompts are CUDA graphs too, up to this many tokens; 0: none",
     )
-    use_async_batching: bool | None = Field(None, description="prepare a step while the one before computes")
-    q_padding_interval_size: int = Field(0, ge=0, description="with CUDA graphs: queries' tokens are padded to it")
-    kv_padding_interval_size: int = Field(0, ge=0, description="with CUDA graphs: cached tokens are padded to it")
+    use_async_batching: bool | None = Field(None, description="prepare a step while the previous one computes")
+    q_padding_interval_size: int = Field(
+        0, ge=0, description="with CUDA graphs: query tokens are padded to a multiple of it"
+    )
+    kv_padding_interval_size: int = Field(
+        0, ge=0, description="with CUDA graphs: cached tokens are padded to a multiple of it"
+    )
     fuse: bool | None = Field(
-        None, description="small operations of each layer by kernels of ours, or else torch's; automatic: on a GPU"
+        None,
+        description="run the small operations of each layer with our own kernels, not torch's; automatic: on a GPU",
     )
     scheduler: Literal["fifo", "prefill_first"] = Field("fifo", description="which queries a step takes first")
-    safety_margin: float | None = Field(None, ge=0, le=1, description="share of free pages kept from new queries")
+    safety_margin: float | None = Field(None, ge=0, le=1, description="share of free pages not given to new queries")

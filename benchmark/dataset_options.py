@@ -15,10 +15,10 @@ class DistributionOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     distribution: Literal["normal", "lognormal"] = Field(description="a constant is a number, uniform two in brackets")
-    mean: float = Field(gt=0, description="of the numbers themselves, before both ends are cut off")
-    stddev: float = Field(gt=0, description="their standard deviation")
-    least: float = Field(ge=0, description="the smallest that is drawn")
-    most: float = Field(description="the largest")
+    mean: float = Field(gt=0, description="mean of the values, not of their logarithms, before both ends are cut off")
+    stddev: float = Field(gt=0, description="standard deviation of the values, before both ends are cut off")
+    least: float = Field(ge=0, description="smallest value drawn")
+    most: float = Field(description="largest value drawn")
 
     @model_validator(mode="after")
     def _in_order(self) -> DistributionOptions:
@@ -83,13 +83,17 @@ class _SharedPrefix(_Options):
     """Prompts that begin alike, as those of one system prompt do."""
 
     shared_prefix_tokens: int = Field(
-        0, ge=0, le=MOST_TOKENS, strict=True, description="tokens that prompts begin with in common, before their own"
+        0, ge=0, le=MOST_TOKENS, strict=True, description="tokens that prompts share at the beginning, before their own"
     )
     shared_prefix_share: float = Field(
-        1.0, gt=0, le=1, strict=True, description="share of the prompts that begin so, drawn by the seed"
+        1.0,
+        gt=0,
+        le=1,
+        strict=True,
+        description="share of the prompts that begin with a shared prefix, drawn with the seed",
     )
     shared_prefixes: int = Field(
-        1, ge=1, le=10**6, strict=True, description="different ones, of which each such prompt has one"
+        1, ge=1, le=10**6, strict=True, description="number of different prefixes; each such prompt has one of them"
     )
 
 
@@ -97,13 +101,12 @@ class SyntheticOptions(_SharedPrefix):
     """The `dataset_options` of the dataset `synthetic`."""
 
     input_tokens: Lengths = Field(
-        description="tokens of each prompt: a number; [the least, the most], uniform; or a "
-        "[distribution](#distributions)"
+        description="tokens of each prompt: a number; [least, most], uniform; or a [distribution](#distributions)"
     )
     output_tokens: Lengths | None = Field(
-        None, description="tokens of each answer, exactly; written likewise; absent: as `generation` says"
+        None, description="tokens of each answer, exactly; same format; absent: as in `generation`"
     )
-    prompts: int = Field(ge=1, le=10**6, strict=True, description="how many different prompts are made")
+    prompts: int = Field(ge=1, le=10**6, strict=True, description="number of different prompts")
     seed: int = Field(0, ge=0, strict=True, description="the same seed and model give the same prompts")
 
     @property
@@ -115,22 +118,22 @@ class SyntheticOptions(_SharedPrefix):
 class ConversationsOptions(_SharedPrefix):
     """The `dataset_options` of the dataset `conversations`."""
 
-    conversations: int = Field(ge=1, le=10**6, strict=True, description="how many different ones are made")
-    turns: Lengths = Field(description="questions in each: a number, [the least, the most] or a distribution")
-    input_tokens: Lengths = Field(description="tokens that each question adds; written likewise")
+    conversations: int = Field(ge=1, le=10**6, strict=True, description="number of different conversations")
+    turns: Lengths = Field(description="questions in each: a number, [least, most] or a distribution")
+    input_tokens: Lengths = Field(description="tokens that each question adds; same format")
     output_tokens: Lengths | None = Field(
-        None, description="tokens of each answer, exactly; written likewise; absent: as `generation` says"
+        None, description="tokens of each answer, exactly; same format; absent: as in `generation`"
     )
-    think_s: Seconds = Field(0, description="seconds between an answer and the next question; written likewise")
+    think_s: Seconds = Field(0, description="seconds between an answer and the next question; same format")
     seed: int = Field(0, ge=0, strict=True, description="the same seed and model give the same conversations")
 
 
 class TraceOptions(_Options):
     """The `dataset_options` of the dataset `trace`, whose file is `benchmark_dataset_path`."""
 
-    queries: int | None = Field(None, ge=1, strict=True, description="the first so many; absent: all")
+    queries: int | None = Field(None, ge=1, strict=True, description="only this many from the beginning; absent: all")
     block_tokens: int = Field(
-        512, ge=1, le=MOST_TOKENS, strict=True, description="tokens that each of `hash_ids` stands for"
+        512, ge=1, le=MOST_TOKENS, strict=True, description="tokens that each entry of `hash_ids` stands for"
     )
     max_input_tokens: int = Field(
         MOST_TOKENS, ge=1, le=MOST_TOKENS, strict=True, description="longer prompts are cut to this"
@@ -144,5 +147,5 @@ class TraceOptions(_Options):
 class CnnDailymailOptions(_Options):
     """The `dataset_options` of the dataset `cnn_dailymail`."""
 
-    prompts: int | None = Field(None, ge=1, strict=True, description="the first so many articles; absent: all")
+    prompts: int | None = Field(None, ge=1, strict=True, description="number of articles, from the first; absent: all")
     edge: bool = Field(False, strict=True, description="the 5,000 articles of MLPerf's edge benchmark, in its order")

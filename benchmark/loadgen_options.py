@@ -46,18 +46,22 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
-    scenario: Literal["Server", "Offline", "SingleStream"] = Field(description="MLPerf's, by its name")
-    model: str = Field("llama3_1-8b", pattern=r"^[\w.-]+$", description="whose limits in LoadGen's configuration")
-    min_duration_ms: int | None = Field(None, ge=0, description="queries are issued for so long at least")
-    max_duration_ms: int | None = Field(None, ge=0, description="and at most")
-    min_query_count: int | None = Field(None, ge=1, description="queries at least")
-    max_query_count: int | None = Field(None, ge=1, description="and at most")
+    scenario: Literal["Server", "Offline", "SingleStream"] = Field(description="MLPerf's name of the scenario")
+    model: str = Field(
+        "llama3_1-8b", pattern=r"^[\w.-]+$", description="the model whose limits in LoadGen's configuration apply"
+    )
+    min_duration_ms: int | None = Field(None, ge=0, description="shortest time during which queries are issued")
+    max_duration_ms: int | None = Field(None, ge=0, description="longest time during which queries are issued")
+    min_query_count: int | None = Field(None, ge=1, description="fewest queries")
+    max_query_count: int | None = Field(None, ge=1, description="most queries")
     ttft_latency_ms: int | None = Field(None, ge=1, description="Server: P99 limit of the time to the first token")
     tpot_latency_ms: int | None = Field(None, ge=1, description="Server: P99 limit of the time per output token")
-    target_latency_ms: float | None = Field(None, gt=0, description="SingleStream: expected, for queries to generate")
-    probe_duration_ms: int = Field(60_000, ge=1, description="of one probe of the peak search, at least")
-    probe_query_count: int = Field(64, ge=1, description="of one probe, at least")
-    burst_query_count: int = Field(256, ge=1, description="issued at once to learn where the search begins")
+    target_latency_ms: float | None = Field(
+        None, gt=0, description="SingleStream: expected latency; sets how many queries are generated"
+    )
+    probe_duration_ms: int = Field(60_000, ge=1, description="shortest duration of one probe of the peak search")
+    probe_query_count: int = Field(64, ge=1, description="fewest queries of one probe")
+    burst_query_count: int = Field(256, ge=1, description="queries issued at once to find where the search begins")
 
     def of(self, purpose: Purpose) -> Options:
         """Return the options of a run for that purpose."""

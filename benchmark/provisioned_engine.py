@@ -71,13 +71,13 @@ class ServerOptions(BaseModel):
     """Words of the command line that the run decides: where the server is and what it is called."""
 
     max_model_len: int | None = Field(
-        None, ge=1, description="tokens of prompt and answer; absent: 8192, or what the model takes if that is less"
+        None, ge=1, description="most tokens of prompt and answer; absent: 8192, or the model's maximum if that is less"
     )
     tensor_parallel_size: int = Field(1, ge=1, description="GPUs that each layer of the model is spread over")
     pipeline_parallel_size: int = Field(
-        1, ge=1, description="parts that the model's layers are cut into, each on GPUs of its own"
+        1, ge=1, description="pipeline stages: groups of the model's layers, each on GPUs of its own"
     )
-    arguments: list[str] = Field([], description="further words of the command line, such as --kv-cache-dtype=fp8")
+    arguments: list[str] = Field([], description="further command line arguments, such as --kv-cache-dtype=fp8")
 
     @property
     def gpus_of_a_copy(self) -> int:

@@ -14,18 +14,18 @@ class Options(BaseModel):
 
     arrivals: Literal["constant", "poisson", "gamma", "trace"] = Field(
         "poisson",
-        description="when queries come: at equal distances, at random, in bursts, or as the dataset's own times say",
+        description="when queries arrive: evenly spaced, at random, in bursts, or at the dataset's own times",
     )
     burstiness: float = Field(
         1.0,
         gt=0,
-        description="of gamma: the shape of the distances' distribution; 1 is poisson, less comes in bursts, more is "
+        description="for gamma: shape of the distribution of gaps; 1 is poisson, below 1 comes in bursts, above 1 is "
         "more even",
     )
     time_scale: float = Field(
-        1.0, gt=0, description="of a trace: all its times are multiplied by this; 0.5: twice as fast"
+        1.0, gt=0, description="for a trace: all its times are multiplied by this; 0.5: twice as fast"
     )
-    seed: int = Field(0, ge=0, strict=True, description="the same seed gives the same distances on every node")
+    seed: int = Field(0, ge=0, strict=True, description="the same seed gives the same gaps on every node")
 
     @model_validator(mode="after")
     def _of_these_arrivals(self) -> Options:
@@ -41,4 +41,4 @@ class ConversationOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    users: int = Field(1, ge=1, le=100_000, strict=True, description="who converse at the same time, on each GPU")
+    users: int = Field(1, ge=1, le=100_000, strict=True, description="users who converse at the same time, on each GPU")

@@ -11,5 +11,5 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     tensor_parallel: int = Field(
-        1, ge=1, description="GPUs that the model is spread over, a process each; on the CPU processes"
+        1, ge=1, description="GPUs that the model is spread over, one process each; on the CPU, number of processes"
     )

@@ -13,10 +13,12 @@ class Options(BaseModel):
     load_s: float = Field(0, ge=0, description="seconds that loading takes")
     ttft_ms: float = Field(5, ge=0, description="milliseconds until the first token")
     tpot_ms: float = Field(0.2, ge=0, description="milliseconds per further token")
-    spread: float = Field(0, ge=0, le=1, description="by how much queries differ: one standard deviation, relative")
+    spread: float = Field(0, ge=0, le=1, description="by how much queries differ: relative standard deviation")
     work_ms: float = Field(0, ge=0, description="processor time that each query takes before its first token")
-    slots: int = Field(0, ge=0, description="queries that are answered at once, the others wait; 0: no limit")
-    shared: str = Field("", description="a file; the engines of several nodes of one machine take turns at its lock")
+    slots: int = Field(0, ge=0, description="queries that are answered at once, while others wait; 0: no limit")
+    shared: str = Field(
+        "", description="a lock file; the engines of several nodes on one machine take turns holding it"
+    )
     shared_ms: float = Field(0, ge=0, description="milliseconds for which each query holds that lock")
-    fail_indexes: tuple[int, ...] = Field((), description="queries that fail")
+    fail_indexes: tuple[int, ...] = Field((), description="indexes of queries that fail")
     break_at: int | None = Field(None, description="the query at which the engine breaks as a whole")

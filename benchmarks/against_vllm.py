@@ -1,16 +1,16 @@
-"""`continuous` beside vLLM on one machine: the same prompts, LoadGen, the same definitions; a table and its ratios.
+"""Compare `continuous` with vLLM on one machine: same prompts, LoadGen, same definitions; print a table and ratios.
 
     python3 -m benchmarks.against_vllm --model DIRECTORY --vllm-dir DIRECTORY [--seconds 60]
     python3 -m benchmarks.against_vllm ... --loads 2000/100@31.25,34.5 500/30@28 --engines continuous,vllm,client
 
-`continuous` has the engine options of the profiles mlperf-offline, mlperf-server and mlperf-interactive; vLLM its
-defaults but for prefix caching, which is off. `client` is vLLM's own, `vllm bench serve`, asking the very server that
-the engine `vllm` has started, with the fields of our requests and prompts as long as ours in the same order; it needs
-pandas there beside what is locked. It makes the same loads where queries come at once or evenly spaced: only these tell
-whether both measure alike; where arrivals are random, each client draws its own. A rate that is named more than once is
-asked by both in turn. After each of vLLM's rows stands what was seen meanwhile, whoever asked: the server's own
-figures, the GPU's clock, CPU time that a hypervisor took. Prompts of 60 to 2,500 random tokens, 128 out. All GPUs that
-are visible serve: in as many replicas, or copies by vLLM's data parallelism.
+`continuous` uses the engine options of the profiles mlperf-offline, mlperf-server and mlperf-interactive; vLLM uses its
+defaults, except that prefix caching is off. `client` is vLLM's own client, `vllm bench serve`. It queries the server
+that the engine `vllm` started, with the fields of our requests and prompts of the same lengths in the same order. It
+needs pandas in vLLM's environment, besides the locked packages. It runs the loads whose queries come at once or evenly
+spaced: only these show whether both clients measure the same, because with random arrivals each client draws its own.
+If a rate is named more than once, the clients alternate. After each of vLLM's rows come observations made during it,
+with either client: the server's own figures, the GPU's clock, CPU time that a hypervisor took. Prompts have 60 to 2,500
+random tokens, answers 128. All visible GPUs serve: as replicas, or as copies with vLLM's data parallelism.
 """
 
 from __future__ import annotations
@@ -61,22 +61,22 @@ COLUMNS = {
 }
 COMPARED = ("tokens/s", "TTFT P50", "P99", "TPOT mean", "TPOT P99")
 WARM_UP = 128
-# Different prompts of a Server's queries, of which there is a multiple of this then.
+# Different prompts of a Server run; the number of queries is a multiple of this.
 PROMPTS = 256
-# Of the distances' gamma distribution: its client's queries are evenly spaced.
+# `--burstiness` of vLLM's client: with "inf" its queries are evenly spaced.
 EVENLY = "inf"
-# What its client puts into a request by itself.
+# Fields that vLLM's client sets itself.
 CLIENTS_OWN = ("model", "prompt", "stream")
 WARM_UP_S = 300
-# A server that takes longer does not start.
+# A server that takes longer is considered not to start.
 START_S = 300
-# About as long as its client takes to start, or an engine of ours: no load is to meet a hotter GPU than another.
+# About as long as vLLM's client or one of our engines takes to start, so that all loads begin on an equally cool GPU.
 REST_S = 25.0
 
 
 @dataclass(frozen=True)
 class Job:
-    """One load: so many queries at once, or a rate, under limits (P99 TTFT and P99 TPOT in ms) or evenly spaced."""
+    """One load: queries all at once, or a rate, with limits (P99 TTFT and P99 TPOT in ms) or evenly spaced."""
 
     kind: str
     rate: float = 0.0
@@ -84,15 +84,15 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What the table calls it."""
+        """The load's name in the table."""
         return self.kind if self.kind == OFFLINE else f"{self.kind} at {self.rate:g}/s"
 
     def queries(self, offline: int) -> int:
-        """Return how many there are; of Offline `offline`."""
+        """Return the number of queries; for Offline it is `offline`."""
         return offline if self.kind == OFFLINE else max(1, round(self.rate * self.seconds))
 
     def valid(self, row: dict[str, Any]) -> bool | None:
-        """Return whether the limits are met; None where there are none, or nothing is known."""
+        """Return whether the limits are met; None if there are no limits or no figures."""
         if self.kind in (OFFLINE, EVEN) or row["P99"] is None or row["TPOT P99"] is None:
             return None
         ttft, tpot = map(float, self.kind.split("/"))
@@ -100,28 +100,34 @@ class Job:
 
 
 def jobs(arguments: argparse.Namespace) -> list[Job]:
-    """Return what is asked for; of one kind one after the other, for they share an engine."""
+    """Return the requested loads; those of one kind follow each other, because they share an engine."""
     found = [Job(OFFLINE)] if arguments.offline else []
     for load in arguments.loads:
         kind, _, rates = load.partition("@")
         if kind not in PROFILES or kind == OFFLINE:
-            raise SystemExit(f"--loads: {kind} is none of {', '.join(k for k in PROFILES if k != OFFLINE)}")
+            raise SystemExit(f"--loads: {kind} is not one of {', '.join(k for k in PROFILES if k != OFFLINE)}")
         found += [Job(kind, float(rate), arguments.seconds) for rate in rates.split(",")]
     return found
 
 
 def main() -> None:
-    """Run each engine in a process of its own, so that it leaves the GPU as it found it."""
+    """Run each engine in its own process, so that it frees the GPU's memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="a directory with the model")
-    parser.add_argument("--vllm-dir", type=workloads.place, default=workloads.VLLM, help="vLLM's environment")
-    parser.add_argument("--url", default="", help="a vLLM that serves the model already, instead of starting one")
+    parser.add_argument("--model", required=True, help="directory of the model")
+    parser.add_argument(
+        "--vllm-dir", type=workloads.place, default=workloads.VLLM, help="directory of vLLM's environment"
+    )
+    parser.add_argument(
+        "--url", default="", help="URL of a vLLM that already serves the model, instead of starting one"
+    )
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--vocabulary", type=int, default=128_000, help="token ids of the prompts are below")
-    parser.add_argument("--shrink", type=int, default=1, help="shorter prompts and answers by this factor")
-    parser.add_argument("--engines", default="continuous,vllm,client", help="client: vllm bench serve, beside vllm")
-    parser.add_argument("--offline", type=int, default=1024, help="queries at once; 0: no Offline")
+    parser.add_argument("--vocabulary", type=int, default=128_000, help="token ids of the prompts are below this")
+    parser.add_argument("--shrink", type=int, default=1, help="divide the lengths of prompts and answers by this")
+    parser.add_argument(
+        "--engines", default="continuous,vllm,client", help="comma-separated; client: vllm bench serve, needs vllm"
+    )
+    parser.add_argument("--offline", type=int, default=1024, help="queries of Offline, all at once; 0: no Offline")
     parser.add_argument(
         "--loads",
         nargs="*",
@@ -133,7 +139,7 @@ def main() -> None:
         nargs="*",
         default=[],
         metavar="FIELD,...",
-        help="of our requests: the client asks once more without these, for what they cost the server",
+        help="fields of our requests: the client runs once more without them, to show what they cost the server",
     )
     parser.add_argument(
         "--rest",
@@ -141,10 +147,10 @@ def main() -> None:
         default=REST_S,
         help="seconds without a query before each load",
     )
-    parser.add_argument("--seconds", type=float, default=60, help="of each rate")
-    parser.add_argument("--options", type=json.loads, default={}, help="JSON: more options of continuous")
+    parser.add_argument("--seconds", type=float, default=60, help="duration of each rate")
+    parser.add_argument("--options", type=json.loads, default={}, help="JSON: further options of continuous")
     parser.add_argument("--vllm-options", type=json.loads, default={}, help="JSON: options of the engine vllm")
-    parser.add_argument("--json", type=Path, help="write the table there too, after each row")
+    parser.add_argument("--json", type=Path, help="also write the table to this file, after each row")
     arguments = parser.parse_args()
     jobs(arguments)
     table = Table(COLUMNS, {key: str(value) for key, value in vars(arguments).items()})
@@ -152,7 +158,7 @@ def main() -> None:
     kinds = dict.fromkeys(job.kind for job in jobs(arguments))
     runs: list[tuple[Any, ...]] = [(continuous, arguments, kind) for kind in kinds if "continuous" in engines]
     runs += [(vllm, arguments)] if "vllm" in engines else []
-    # Each in a process of its own: the next would lack what an engine keeps of the GPU's memory while its objects live.
+    # Each in its own process: an engine keeps GPU memory while its objects live, and the next would lack it.
     for run in runs:
         for row in rows_apart(*run):
             table.add({"load": "", "engine": run[0].__name__, **row})
@@ -163,7 +169,7 @@ def main() -> None:
 
 
 def ratios(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Yield a line for each two engines that had a load: one's figures divided by the next one's."""
+    """Yield a line per load and pair of successive engines: the first one's figures divided by the second's."""
     for load in dict.fromkeys(row["load"] for row in rows):
         found = [row for row in rows if row["load"] == load and row.get("tokens/s")]
         for one, other in itertools.pairwise(found):
@@ -172,7 +178,7 @@ def ratios(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def continuous(arguments: argparse.Namespace, kind: str) -> Iterator[dict[str, Any]]:
-    """Ask our engine, started with the options of the profile for this kind of load."""
+    """Measure our engine, started with the options of the profile for this kind of load."""
     options = {**load_profile(PROFILES[kind]).engine_options, **arguments.options}
     with _engine(arguments, "continuous", options) as (engine, ready_s, place):
         yield _note("continuous", kind, f"{options}, ready after {ready_s:.0f} s")
@@ -182,7 +188,7 @@ def continuous(arguments: argparse.Namespace, kind: str) -> Iterator[dict[str, A
 
 
 def vllm(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Ask vLLM, by our engine, then by its own client."""
+    """Measure vLLM with our client, then with its own."""
     name, options = ("endpoint", {}) if arguments.url else ("vllm", arguments.vllm_options)
     with _engine(arguments, name, options) as (engine, ready_s, place):
         yield _note("vllm", "all", f"{options}, ready after {ready_s:.0f} s")
@@ -216,7 +222,7 @@ class _engine:  # noqa: N801 # used as a function is
         try:
             self.engine.load()
             ready_s = (now_ns() - began) / 1e9
-            # Kernels, graphs and memory settle; other tokens than those that are measured.
+            # Let kernels, graphs and memory settle, with other tokens than the measured ones.
             workloads.run(self.engine, self.work.warm_up(WARM_UP), time.monotonic() + WARM_UP_S, at_once=True)
         except BaseException:
             self.engine.close()
@@ -231,9 +237,9 @@ class _engine:  # noqa: N801 # used as a function is
 def measured(
     arguments: argparse.Namespace, name: str, engine: Engine, job: Job, place: Path
 ) -> tuple[dict[str, Any], list[int]]:
-    """Return a row, and how many tokens the prompts had, in the order in which they were asked.
+    """Rest, run LoadGen once (our scenario for evenly spaced queries), and return a row and the prompts' lengths.
 
-    That is one run of LoadGen, or of our scenario for evenly spaced queries, after a rest.
+    The lengths are in tokens, in the order in which the prompts were issued.
     """
     time.sleep(arguments.rest)
     count = job.queries(arguments.offline)
@@ -245,7 +251,7 @@ def measured(
     if job.kind != EVEN:
         options = {"scenario": "Server", "burst_query_count": count, "probe_query_count": 1}
         options |= {"probe_duration_ms": max(1, int(job.seconds * 1000))}
-    # LoadGen's Server asks for each prompt equally often.
+    # LoadGen's Server issues each prompt equally often.
     prompts = _work(arguments, min(count, PROMPTS) if purpose == "probe" else count).queries()
     recorder = Recorder(engine, None, now_ns(), lambda sample, done: None)
     prefix = f"{name}_{job.kind.replace('/', '_')}_{job.rate:g}_"
@@ -261,7 +267,7 @@ def measured(
 
 
 def figures(samples: Columns) -> dict[str, Any]:
-    """Return the figures of a row; times count from the schedule, rates from the first issue to the last completion."""
+    """Return a row's figures; times count from the schedule, rates from the first issue to the last completion."""
     done = samples.completed
     row: dict[str, Any] = {"queries": len(samples), "failed": len(samples) - int(np.count_nonzero(done))}
     ttft = metrics.distribution(metrics.defined(metrics.ttfts_ms(samples)))
@@ -281,15 +287,15 @@ def own_client(
     lengths: Sequence[int],
     without: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Return a row by `vllm bench serve`: the fields of our requests but those left out, and prompts of its own.
+    """Run `vllm bench serve` with the fields of our requests, except those in `without`, and return its row.
 
-    These are text, since it takes no token ids: of as many tokens as ours had, by the model's tokenizer.
+    Its prompts are text, since it takes no token ids; they have as many tokens as ours by the model's tokenizer.
     """
     count = len(lengths)
     work = _work(arguments, count)
     draw = random.Random(1)  # noqa: S311 # no secret
     prompts, result = place / "prompts.jsonl", place / "result.json"
-    # Without transformers: it brings torch, and collecting garbage among all its objects would hold our client up.
+    # Not with transformers: it imports torch, and collecting garbage among all its objects would delay our client.
     tokenizer = Tokenizer.from_file(f"{arguments.model}/tokenizer.json")
     texts = (_letters(tokenizer, length, draw) for length in lengths)
     prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts), encoding="utf-8")
@@ -322,13 +328,13 @@ def own_client(
 
 
 def fields(engine: Engine, work: workloads.Workload, without: Collection[str] = ()) -> dict[str, Any]:
-    """Return what our engine sends beside the prompt; the seed is one query's, and being greedy they draw nothing."""
+    """Return what our engine sends besides the prompt; one query's seed serves for all, since they are greedy."""
     asked = body("completions", "", work.queries()[0], engine.generation)
     return {name: value for name, value in asked.items() if name not in (*CLIENTS_OWN, *without)}
 
 
 def _letters(tokenizer: Tokenizer, length: int, draw: random.Random) -> str:
-    """Return letters that are `length` tokens; some are a token together, so that it takes more."""
+    """Return letters that make `length` tokens; adjacent letters may form one token, so more letters are added."""
     text = ""
     while (missing := length - len(tokenizer.encode(text).ids)) > 0:
         text += "".join(draw.choices(string.ascii_letters, k=missing))

@@ -1,8 +1,8 @@
-"""What aggregating a large run takes: wall time, processor time and peak memory of `python3 -m benchmark aggregate`.
+"""Measure wall time, processor time and peak memory of `python3 -m benchmark aggregate` on a large run.
 
-The run is written first, through the real records and metrics. Some nodes' samples are drawn each on their own (Poisson
-arrivals, lognormal times, 128 tokens with their ids, as MLPerf's Server leaves them); the other nodes link to these
-files, so that a disk need not hold 15 GB.
+The run is written first, with the real records and metrics. The samples of some nodes are drawn independently (Poisson
+arrivals, lognormal times, 128 tokens with their ids, as MLPerf's Server produces them); the other nodes link to these
+files, so that they need not take 15 GB of disk.
 
     python3 -m benchmarks.aggregation [--nodes 1000] [--samples 13368] [--distinct 8]
 """
@@ -29,7 +29,7 @@ TOKENS = 128
 
 
 def samples_of(count: int, seed: int) -> list[Sample]:
-    """Return the samples of one node: queries that arrive at random and take different times."""
+    """Return the samples of one node: queries with random arrivals and durations."""
     draw = random.Random(seed)  # noqa: S311 # no secret
     made, now_ms = [], 0.0
     for index in range(count):
@@ -54,7 +54,7 @@ def samples_of(count: int, seed: int) -> list[Sample]:
 
 
 def write_run(directory: Path, nodes: int, samples: int, distinct: int) -> None:
-    """Write a run of so many nodes, of which the first `distinct` have samples of their own."""
+    """Write a run of `nodes` nodes; the first `distinct` have their own samples."""
     resolved = asked(samples)
     names = [f"node{number + 1:04d}" for number in range(nodes)]
     make_run(directory, dict.fromkeys(names, resolved))
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--samples", type=int, default=13368)
     parser.add_argument("--distinct", type=int, default=8)
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="write the run here and leave it")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="write the run to this directory and keep it")
     arguments = parser.parse_args()
     place = arguments.keep or Path(tempfile.mkdtemp(prefix="aggregation"))
     try:
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def measured(run_dir: Path, nodes: int, samples: int) -> str:
-    """Return what aggregating the run takes, as a line of a table."""
+    """Aggregate the run and return its cost as a line of the table."""
     from benchmarks.farm import memory_mib
 
     with tempfile.TemporaryFile("w+") as output:

@@ -1,4 +1,4 @@
-"""Rows of a table that are measured in a process of its own, which leaves the GPU as it found it."""
+"""Measure rows of a table in a separate process, so that the GPU's memory is freed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 
 Row = dict[str, Any]
 
-# For a process that is told to end: a server, or a playbook with its nodes, has to end first.
+# Seconds for a process to end after SIGTERM: its server, or its playbook with the nodes, ends first.
 END_S = 90
 
 
 def rows_apart(measure: Callable[..., Iterator[Row]], *arguments: Any, limit_s: float | None = None) -> Iterator[Row]:
-    """Yield the rows of `measure(*arguments)` as they come; what it raises, and that its time was up, is one too."""
+    """Yield the rows of `measure(*arguments)` as they come; an exception or a timeout is a row too."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(measure, arguments, sender))
@@ -32,7 +32,7 @@ def rows_apart(measure: Callable[..., Iterator[Row]], *arguments: Any, limit_s: 
                 process.join(END_S)
                 return
             yield row
-        yield {"note": f"ended: not done within {limit_s} s"}
+        yield {"note": f"stopped: not finished within {limit_s} s"}
     finally:
         if process.is_alive():
             process.terminate()
@@ -41,12 +41,12 @@ def rows_apart(measure: Callable[..., Iterator[Row]], *arguments: Any, limit_s: 
 
 
 def _send(measure: Callable[..., Iterator[Row]], arguments: tuple[Any, ...], sender: Any) -> None:
-    signal.signal(signal.SIGTERM, lambda *about: sys.exit("told to end"))
+    signal.signal(signal.SIGTERM, lambda *about: sys.exit("terminated"))
     try:
         for row in measure(*arguments):
             sender.send(row)
-    except BaseException as error:  # a row of its own; the others go on
-        with suppress(OSError):  # nobody listens any more
+    except BaseException as error:  # becomes a row
+        with suppress(OSError):  # the parent is gone
             sender.send({"note": f"{type(error).__name__}: {' '.join(str(error).split())}"[:1000]})
     finally:
         sender.close()

@@ -1,8 +1,8 @@
-"""How well are schedules kept? The scenario `schedule` beside LoadGen's Server, at the same rate, on any machine.
+"""Measure how punctual the scenario `schedule` is, compared with LoadGen's Server at the same rate, on any machine.
 
-Both issue to an engine that only waits. Issue delay: how much later than due a query was given to the engine, in
-milliseconds. Rounds take turns, so that what else the machine does favours neither. A trace is LoadGen's own schedule,
-replayed: the same times by both.
+Both issue queries to an engine that only waits. Issue delay: time from when a query was due until the engine got it, in
+milliseconds. Rounds alternate, so that other load on the machine favours neither. A trace replays LoadGen's own
+schedule, so that both have the same times.
 
     python3 -m benchmarks.arrivals [--rate 100] [--seconds 10] [--rounds 3]
 """
@@ -29,7 +29,7 @@ HEADS = ("scenario", "arrivals", "queries", "mean", "P50", "P99", "most")
 
 
 def measured(name: str, options: dict[str, Any], prompts: tuple[Prompt, ...], rate: float, count: int) -> list[Sample]:
-    """Return the samples of one run, by their number."""
+    """Run the scenario once and return its samples, in order of their number."""
     engine = simulated.Engine(Settings(), Generation(max_new_tokens=TOKENS), {"ttft_ms": 20, "tpot_ms": 2})
     engine.load()
     recorder = Recorder(engine, None, now_ns(), lambda sample, done: None)
@@ -44,7 +44,7 @@ def measured(name: str, options: dict[str, Any], prompts: tuple[Prompt, ...], ra
 
 
 def delays_ms(samples: list[Sample]) -> Distribution:
-    """Return by how much later than due the queries were issued."""
+    """Return the distribution of issue delays in milliseconds."""
     columns = Columns.of(samples)
     found = distribution((columns.issued_ns - columns.scheduled_ns) / 1e6)
     if found is None:
@@ -53,7 +53,7 @@ def delays_ms(samples: list[Sample]) -> Distribution:
 
 
 def main() -> None:
-    """Measure both in turn and print a row for each."""
+    """Measure both alternately and print a row for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=100, help="queries per second")
     parser.add_argument("--seconds", type=float, default=10)
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def row(scenario: str, arrivals: str, samples: list[Sample]) -> None:
-    """Print what one run came to."""
+    """Print one run's issue delays."""
     found = delays_ms(samples)
     figures = " ".join(f"{value:9.3f}" for value in (found.mean, found.p50, found.p99, found.max))
     print(f"{scenario:>9} {arrivals:>9} {len(samples):9} {figures}", flush=True)

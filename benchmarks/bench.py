@@ -1,4 +1,4 @@
-"""The parts of benchmarks/engine.py that ask an engine directly, on one model; each failure is a row."""
+"""The parts of benchmarks/engine.py that query an engine directly, on one model; each failure is a row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from benchmarks.shapes import make_on_device
 from benchmarks.table import Table
 from benchmarks.workloads import Measured, Workload
 
-# Beside what is automatic, by `--variants`; `{}` is that once more, for what differs by little.
+# Variants besides the automatic options, by `--variants`; `{}` repeats the automatic ones, to show the noise.
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "auto": (),
     "all": ({"use_cuda_graph": False}, {"use_async_batching": False}, {"fuse": False}),
@@ -37,7 +37,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
         {},
     ),
 }
-# Options that have no column.
+# Options without a column of their own; shown in the note.
 NOTED = (
     "fuse",
     "graph_tokens",
@@ -71,7 +71,7 @@ class Bench:
         most = {one.name: found.tokens_per_s(one.input_tokens, one.output_tokens) for one in (self.a, self.b)}
         self.table.say(
             f"floor: copies {found.copy_gb_s:.0f} GB/s, multiplies {found.matmul_tflop_s:.3g} TFLOP/s; so the TPOT of "
-            f"a query alone is {found.tpot_ms:.2f} ms at least, tokens/s are at most {most['A']:.0f} in A and "
+            f"a single query is at least {found.tpot_ms:.2f} ms, and tokens/s are at most {most['A']:.0f} in A and "
             f"{most['B']:.0f} in B",
             copy_gb_s=found.copy_gb_s,
             matmul_tflop_s=found.matmul_tflop_s,
@@ -80,7 +80,7 @@ class Bench:
         )
 
     def run_sequential(self) -> None:
-        """Workload A one by one, and the same through a bare `generate`: what measuring costs."""
+        """Workload A one by one, and the same through a bare `generate`, to show what measuring costs."""
         kernels.use(self.loaded.model, "sdpa")
         engine = sequential.Engine(self.settings, fixed(self.alone), {})
         engine.start(self.loaded)
@@ -93,7 +93,7 @@ class Bench:
         self._row(self.alone, "bare generate", {}, lambda until: (self._bare(until), SDPA))
 
     def run_alone(self) -> None:
-        """Workload A one by one through `continuous`: the latency of a query alone."""
+        """Workload A one by one through `continuous`: the latency of a single query."""
         options = self.options()
 
         def one_by_one(until: float) -> tuple[Measured, dict[str, Any]]:
@@ -125,11 +125,11 @@ class Bench:
         self._row(self.a, "one batch", {}, one_batch)
 
     def options(self, **options: Any) -> dict[str, Any]:
-        """Return the options of the engine, with those of the command line."""
+        """Return the engine's options, overridden by those of the command line."""
         return {**options, **json.loads(self.arguments.options)}
 
     def run_continuous(self) -> None:
-        """Workload A all at once, then B with every attention and every way to run it."""
+        """Workload A all at once, then B with every attention and every variant."""
         device, dtype, config = self.arguments.device, self.arguments.dtype, self.loaded.model.config
         self._continuous(self.a, {"attention": kernels.automatic(config, device, dtype)})
         for name in self.arguments.attentions.split(","):
@@ -149,7 +149,7 @@ class Bench:
         def all_at_once(until: float) -> tuple[Measured, dict[str, Any]]:
             with closing(continuous.Engine(self.settings, fixed(work), options)) as engine:
                 details = engine.start(self.loaded).details
-                # Kernels, graphs and memory settle; other tokens than those that are measured.
+                # Let kernels, graphs and memory settle, with other tokens than the measured ones.
                 workloads.run(engine, work.warm_up(max(1, len(work.lengths) // 4)), until, at_once=True)
                 return workloads.run(engine, work.queries(), until, at_once=True), details
 
@@ -162,19 +162,19 @@ class Bench:
         options: dict[str, Any],
         measure: Callable[[float], tuple[Measured, dict[str, Any]]],
     ) -> None:
-        """Add what `measure` finds by the time that it is given, or why it finds nothing."""
+        """Add a row with the result of `measure(deadline)`, or the reason why there is none."""
         row: dict[str, Any] = {"workload": work.name, "engine": engine, "options": options}
         row |= {"attention": options.get("attention"), "queries": len(work.lengths)}
         row |= {"graphs": options.get("use_cuda_graph"), "async": options.get("use_async_batching")}
         now = time.monotonic()
         if now > self.until:
-            self.table.add({**row, "note": "the time was up"})
+            self.table.add({**row, "note": "time limit reached"})
             return
         self.forget()
         try:
             measured, details = measure(min(self.until, now + self.arguments.row_s))
             row |= self._values(work, measured, details, options)
-        except Exception as error:  # a row of its own; the others go on
+        except Exception as error:  # becomes a row; the others go on
             row["note"] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
         self.table.add(row)
 
@@ -215,7 +215,7 @@ class Bench:
         return measured
 
     def _generate(self, queries: list[Query], work: Workload, **more: Any) -> list[list[int]]:
-        """Ask `generate` for the answers of queries of the same length; each comes with its prompt."""
+        """Return `generate`'s answers to queries of the same length, each including its prompt."""
         import torch
 
         config = generation_config(self.loaded, fixed(work), 0, min_new_tokens=work.output_tokens, **more)
@@ -228,13 +228,13 @@ class Bench:
         return tokens
 
     def of_most(self, work: Workload, tokens_per_s: float) -> dict[str, str]:
-        """Return that rate as a share of the ceiling, where the ceiling is known."""
+        """Return the rate as a share of the ceiling; empty if the ceiling is unknown."""
         if self.floor is None:
             return {}
         return {"of most": f"{tokens_per_s / self.floor.tokens_per_s(work.input_tokens, work.output_tokens):.1%}"}
 
     def forget(self) -> None:
-        """Free what the row before left, also by an exception."""
+        """Free the GPU memory of the previous row, even if it ended with an exception."""
         gc.collect()
         if self.arguments.device != "cpu":
             import torch
@@ -244,5 +244,5 @@ class Bench:
 
 
 def fixed(work: Workload) -> Generation:
-    """Return the settings that give every answer of a workload its whole length."""
+    """Return settings that give every answer of a workload its full length."""
     return Generation(max_new_tokens=work.output_tokens, min_new_tokens=work.output_tokens)

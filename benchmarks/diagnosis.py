@@ -1,17 +1,17 @@
-"""How often the diagnosis names a node of a clean cluster, and how often it finds a slow one: simulated, fixed seed.
+"""Count how often the diagnosis names a node of a clean cluster, and finds a slow one: simulated, fixed seed.
 
     python -m benchmarks.diagnosis
 
-Every node's prefill speed, decode speed and tokens per joule differ from its peers's by chance, each on its own
-(normal, one standard deviation of 2 %); QPS, tokens/s, TTFT and TPOT follow from them as in a closed loop. "together":
-one chance for all of a node's metrics, the hardest case for finding anything. "few queries": 20, each of which differs
-by 5 % more, so that what is measured of a node is uncertain too. The slow node takes 10 % longer for every query.
+Every node's prefill speed, decode speed and tokens per joule are drawn independently from a normal distribution with a
+standard deviation of 2 %; QPS, tokens/s, TTFT and TPOT follow from them as in a closed loop. "together": one draw for
+all of a node's metrics, the hardest case. "few queries": 20 queries with a further spread of 5 % each, so that a node's
+measured values are uncertain too. The slow node takes 10 % longer for every query.
 
-The second table has probes of the hardware too, each figure with a spread of its own. There one GPU of one node is
-10 % slow: in all that its memory and its matrix products give, or in what is read of its memory alone.
+The second table also has probes of the hardware, each figure with its own spread. One GPU of one node is 10 % slow: in
+all figures of its memory and its matrix products, or only in reading its memory.
 
-The third is of sweeps: a node has a curve, from samples of every step (64, which differ by 5 %). Beside what a node
-is by itself, each of its steps is off by a chance of its own.
+The third table is about sweeps: a node has a curve from the samples of every step (64, with a spread of 5 %). Besides
+the node's own deviation, each of its steps has a random deviation.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from benchmark.resolve import resolve
 
 SEED = 20261124
 TOKENS = 64
-# Queries, and by how much they differ: many are as good as a few that do not.
+# Number of queries and their spread. Two queries without spread stand for many queries.
 MANY, FEW = (2, 0.0), (20, 0.05)
 TTFT_MS, TPOT_MS, TOKENS_PER_JOULE = 80.0, 30.0, 0.5
 SLOW = 1.10
@@ -49,7 +49,7 @@ ASKED = NodeResult(
 )
 SWEPT = ASKED.model_copy(update={"resolved": resolve({"benchmark_profile": "sweep"})})
 
-# Figures with their units, and how much healthy ones differ: of each GPU, of each pair of GPUs, of the node.
+# Units of the figures and the spread of healthy ones: per GPU, per pair of GPUs, per node.
 GPU_FIGURES = {
     **{f"device_memory_{kind}": ("GB/s", 0.01) for kind in ("read", "copy")},
     **{f"matrix_{kind}": ("TFLOP/s", 0.01) for kind in ("bfloat16", "float16", "float8", "int8")},
@@ -64,11 +64,11 @@ NODE_FIGURES = {
     "host_memory_copy": ("GB/s", 0.08),
     "disk_read": ("GB/s", 0.10),
 }
-# In what a GPU is slow: in everything that its own memory and its clocks decide, or in one figure.
+# Figures in which a GPU is slow: all that depend on its own memory and clocks, or one.
 ALL = tuple(name for name in GPU_FIGURES if name.startswith(("device", "matrix", "sustained")))
 ONE = ("device_memory_read",)
 
-# Steps of a sweep: queries in flight, and how many of them are answered at once.
+# Steps of a sweep: queries in flight, and how many of them are served at once.
 LADDER, AT_ONCE, OF_A_STEP = (1, 2, 4, 8, 16, 32), 12, (64, 0.05)
 JITTER = 0.01
 
@@ -76,12 +76,12 @@ Speeds = Callable[[random.Random], tuple[float, float, float]]
 
 
 def independent(spread: float) -> Speeds:
-    """Return what draws a node's prefill, decode and energy factors, each by a chance of its own."""
+    """Return a function that draws a node's prefill, decode and energy factors independently."""
     return lambda chance: (chance.gauss(1, spread), chance.gauss(1, spread), chance.gauss(1, spread))
 
 
 def together(spread: float) -> Speeds:
-    """Return what draws one factor for all three."""
+    """Return a function that draws one factor for all three."""
 
     def drawn(chance: random.Random) -> tuple[float, float, float]:
         factor = chance.gauss(1, spread)
@@ -91,7 +91,7 @@ def together(spread: float) -> Speeds:
 
 
 def node(name: str, chance: random.Random, speeds: Speeds, queries: tuple[int, float], slow: float = 1.0) -> LoadedNode:
-    """Return a node as it is loaded from its files."""
+    """Return a node in the form in which it is loaded from its files."""
     prefill, decode, energy = speeds(chance)
     count, differ = queries
     ttft = [TTFT_MS * prefill * slow * chance.gauss(1, differ) for _ in range(count)]
@@ -111,7 +111,7 @@ def node(name: str, chance: random.Random, speeds: Speeds, queries: tuple[int, f
 
 
 def swept(name: str, chance: random.Random, speeds: Speeds, slow: float = 1.0) -> LoadedNode:
-    """Return a node with its curve, as it is loaded from the files of a sweep."""
+    """Return a node with its curve, in the form in which it is loaded from the files of a sweep."""
     prefill, decode, _ = speeds(chance)
     steps = {float(users): _step(users, chance, (prefill * slow, decode * slow)) for users in LADDER}
     first = steps[LADDER[0]]
@@ -124,7 +124,7 @@ def _step(users: int, chance: random.Random, paces: tuple[float, float]) -> Meas
     wait = max(1.0, users / AT_ONCE)
     ttft = [TTFT_MS * prefill * wait * chance.gauss(1, differ) for _ in range(count)]
     tpot = [TPOT_MS * decode * chance.gauss(1, differ) for _ in range(count)]
-    # Who waits for one of so many places waits for what those before need: their first token and all others.
+    # A query that waits for a place waits for the queries before it: for their first token and all others.
     latency = [first + rest * (TOKENS - 1) * wait for first, rest in zip(ttft, tpot, strict=True)]
     seconds = count / users * statistics.fmean(latency) / 1000
     lasting = Sustained(closed=Rate(seconds, count, count * TOKENS))
@@ -140,7 +140,7 @@ def _step(users: int, chance: random.Random, paces: tuple[float, float]) -> Meas
 
 
 def curve_shares(nodes: int, runs: int) -> tuple[float, float]:
-    """Return the share of clean sweeps in which any node is named, and of sweeps in which the slow one is."""
+    """Return the share of clean sweeps in which any node is named, and of sweeps in which the slow node is named."""
     chance = random.Random(f"{SEED} {nodes} {JITTER}")  # noqa: S311 # chance, not a secret
     false = found = 0
     for _ in range(runs):
@@ -152,7 +152,7 @@ def curve_shares(nodes: int, runs: int) -> tuple[float, float]:
 
 
 def probed(one: LoadedNode, chance: random.Random, gpus: int, slow: Sequence[str] = ()) -> LoadedNode:
-    """Return the node with probes of so many GPUs, of which the first is 10 % slow in the figures named."""
+    """Return the node with probes of `gpus` GPUs, the first of them 10 % slow in the figures `slow`."""
 
     def drawn(figures: Mapping[str, tuple[str, float]], worse: Sequence[str] = ()) -> dict[str, Measured]:
         return {
@@ -179,18 +179,18 @@ def probed(one: LoadedNode, chance: random.Random, gpus: int, slow: Sequence[str
 
 
 def named(cluster: Sequence[LoadedNode]) -> set[tuple[str, int | None]]:
-    """Return what the diagnosis names: nodes, and GPUs of nodes."""
+    """Return the nodes, and GPUs of nodes, that the diagnosis names."""
     places = slow_gpus(cluster)
     slow = {(one.node.node, one.place.gpu) for one in places}
     return slow | {(one.node.node, None) for one in slow_nodes(cluster, no_history, apart(places))}
 
 
 def probe_shares(nodes: int, gpus: int, runs: range) -> tuple[int, int, int]:
-    """Return in how many clean runs anything is named, and in how many the slow GPU is: slow in all figures, in one.
+    """Count clean runs in which anything is named, and runs that find a GPU slow in all figures, and in one figure.
 
-    Each run has a seed of its own.
+    Each run has its own seed.
     """
-    # A node of one GPU is that GPU.
+    # A node with one GPU is named itself, not its GPU.
     culprit = ("slow", 0 if gpus > 1 else None)
     false, in_all, in_one = 0, 0, 0
     for run in runs:
@@ -207,7 +207,7 @@ def probe_shares(nodes: int, gpus: int, runs: range) -> tuple[int, int, int]:
 
 
 def shares(nodes: int, runs: int, speeds: Speeds, queries: tuple[int, float]) -> tuple[float, float]:
-    """Return the share of clean runs in which any node is named, and of runs in which the slow one is."""
+    """Return the share of clean runs in which any node is named, and of runs in which the slow node is named."""
     chance = random.Random(f"{SEED} {nodes} {runs}")  # noqa: S311 # chance, not a secret
     false = found = 0
     for _ in range(runs):
@@ -219,11 +219,13 @@ def shares(nodes: int, runs: int, speeds: Speeds, queries: tuple[int, float]) ->
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the three tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=10_000, help="simulated runs of 20 nodes; with more nodes fewer")
+    parser.add_argument("--runs", type=int, default=10_000, help="simulated runs of 20 nodes; fewer with more nodes")
     runs = parser.parse_args().runs
-    print("| nodes | natural spread | runs | clean runs in which a node is named | the node 10 % slow is found |")
+    print(
+        "| nodes | natural spread | runs | clean runs in which a node is named | the node that is 10 % slow is found |"
+    )
     print("| ---: | --- | ---: | ---: | ---: |")
     cases: list[tuple[int, str, Speeds, tuple[int, float]]] = [
         *((count, "2 %", independent(0.02), MANY) for count in (2, 3, 5, 20, 200)),
@@ -237,14 +239,14 @@ def main() -> None:
         print(f"| {count} | {words} | {number:,} | {false:.2%} | {found:.1%} |", flush=True)
     print(
         "\n| nodes | GPUs each | runs | clean runs in which any is named "
-        "| the GPU 10 % slow is found | 10 % slow in one figure alone |"
+        "| the GPU that is 10 % slow is found | 10 % slow in one figure alone |"
     )
     print("| ---: | ---: | ---: | ---: | ---: | ---: |")
     for count, gpus in ((1, 8), (2, 1), (2, 8), (20, 1), (20, 8)):
         number = max(100, runs // (4 if count * gpus <= 20 else 8))
         wrong, in_all, in_one = (found / number for found in probe_shares(count, gpus, range(number)))
         print(f"| {count} | {gpus} | {number:,} | {wrong:.2%} | {in_all:.1%} | {in_one:.1%} |", flush=True)
-    print("\n| nodes that sweep | runs | clean runs in which a node is named | the node 10 % slow is found |")
+    print("\n| nodes that sweep | runs | clean runs in which a node is named | the node that is 10 % slow is found |")
     print("| ---: | ---: | ---: | ---: |")
     for count in (5, 10, 20):
         number = max(100, runs // 4)

@@ -1,4 +1,4 @@
-"""The parts of benchmarks/engine.py in which LoadGen asks, and those that look into a step."""
+"""The parts of benchmarks/engine.py that LoadGen drives, and those that analyse a step."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from benchmarks.bench import Bench, fixed
 from benchmarks.loadgen_overhead import driven
 from benchmarks.shapes import make_on_device, write_model
 
-# MLPerf's limits of the Server scenario, and those of Interactive, by LoadGen's name of the model.
+# MLPerf's limits of Server and Interactive in ms (TTFT/TPOT), by LoadGen's name of the model.
 LIMITS = {"llama3_1-8b": "2000/100", "llama3_1-8b-interactive": "500/30"}
 
-# Ways to load: how many threads of ours read, 0: transformers maps the files and reads with its own.
+# Ways to load, with the number of our own reader threads; 0: transformers maps the files and reads with its own.
 LOADING = {"mapped, one thread": 0, "mapped": 0, "1 reader": 1, "4 readers": 4, "8 readers": 8}
-# Tells transformers to read with one thread.
+# Environment variable that makes transformers read with one thread.
 SEQUENTIAL = "HF_DEACTIVATE_ASYNC_LOAD"
 
 
@@ -40,7 +40,7 @@ class DrivenBench(Bench):
     """All parts."""
 
     def run_check(self) -> None:
-        """Hold the answers of every way to run `continuous` against the plain model's, as each start of it does."""
+        """Run the start's cross-check of answers with the plain model, for every way to run `continuous`."""
         ways: list[dict[str, Any]] = [{}, {"fuse": False}, {"use_cuda_graph": False}, {"use_async_batching": False}]
         if self.arguments.device == "cpu":
             ways = [{}, {"attention": "sdpa"}]
@@ -55,7 +55,7 @@ class DrivenBench(Bench):
         """Write the model to files, read it in every way, cold and warm, and start both engines on it."""
         with tempfile.TemporaryDirectory(dir=self.arguments.directory) as name:
             directory, arguments = Path(name), self.arguments
-            # As Llama's own files are, whatever they are loaded as.
+            # Like Llama's own files, whatever precision they are loaded in.
             source = self.loaded.model
             if arguments.dtype != "bfloat16":
                 source = make_on_device(arguments.shape, "bfloat16", arguments.device).model
@@ -82,7 +82,7 @@ class DrivenBench(Bench):
                 self.table.say(f"start of {engine}: {reported}", **{f"start of {engine}": reported})
 
     def run_split(self) -> None:
-        """What a step of workload B is made of, of A, and of a query alone."""
+        """Split the time of a step of workload B, of A, and of a single query."""
         for name, work, at_once in (("B", self.b, True), ("A", self.a, True), ("alone", self.alone, False)):
             self.forget()
             with closing(continuous.Engine(self.settings, fixed(work), self.options())) as engine:
@@ -95,7 +95,7 @@ class DrivenBench(Bench):
                     self.table.say(f"{title}: {found.sentence()}", **{title: dataclasses.asdict(found)})
 
     def run_harness(self) -> None:
-        """Workload B through LoadGen's Offline scenario beside the same without, in turn: what measuring costs."""
+        """Workload B with and without LoadGen's Offline scenario, alternating, to show what measuring costs."""
         self.forget()
         bare, through = [], []
         with closing(continuous.Engine(self.settings, fixed(self.b), self.options())) as engine:
@@ -106,14 +106,14 @@ class DrivenBench(Bench):
                 through.append(driven(engine, self.b))
         ratio = sum(through) / sum(bare)
         self.table.say(
-            f"harness: through LoadGen {ratio:.1%} of the tokens/s without it ({len(bare)} rounds in turn: "
+            f"harness: through LoadGen {ratio:.1%} of the tokens/s without it ({len(bare)} alternating rounds: "
             + ", ".join(f"{one:.0f} and {other:.0f}" for one, other in zip(through, bare, strict=True))
             + ")",
             harness={"through_loadgen": through, "bare": bare},
         )
 
     def run_least(self) -> None:
-        """Hold answers to min_new_tokens where the model would end all of them at once; then what that costs in B."""
+        """Check min_new_tokens on a model that would end every answer at once; then measure its cost in workload B."""
         config = self.loaded.model.generation_config
         own = config.eos_token_id
         config.eos_token_id = sorted({answer[0] for answer in self._answers(0).values()})
@@ -132,7 +132,7 @@ class DrivenBench(Bench):
             rates[least].append(self._least(self.b, generation).tokens_per_s)
         ratio = sum(rates[1]) / sum(rates[0])
         self.table.say(
-            f"min_new_tokens 1 in B: {ratio:.1%} of the tokens/s of 0 ({self.arguments.rounds} rounds in turn: "
+            f"min_new_tokens 1 in B: {ratio:.1%} of the tokens/s with 0 ({self.arguments.rounds} alternating rounds: "
             + ", ".join(f"{one:.0f} and {none:.0f}" for none, one in zip(*rates.values(), strict=True))
             + ")",
             least={"tokens/s": rates, "ratio": ratio},
@@ -149,9 +149,9 @@ class DrivenBench(Bench):
             return workloads.run(engine, work.queries(), self.until, at_once=True)
 
     def run_server(self) -> None:
-        """Search the highest Server rate in workload B, as benchmark_target_qps: auto does, with shorter probes.
+        """Search for the highest Server rate in workload B as `benchmark_target_qps: auto` does, with shorter probes.
 
-        Or with --rates try these, until one is valid.
+        With --rates, try those rates until one is valid instead.
         """
         config = self.loaded.model.config
         options = self.options(attention=kernels.automatic(config, self.arguments.device, self.arguments.dtype))
@@ -164,11 +164,11 @@ class DrivenBench(Bench):
                 if self.arguments.limits not in ("all", limits):
                     continue
                 if time.monotonic() > self.until:
-                    self.table.add({**row, "note": "the time was up"})
+                    self.table.add({**row, "note": "time limit reached"})
                     continue
                 try:
                     self.table.add({**row, **self._served(engine, model)})
-                except Exception as error:  # a row of its own; the others go on
+                except Exception as error:  # becomes a row; the others go on
                     self.table.add({**row, "note": f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]})
 
     def _served(self, engine: continuous.Engine, model: str) -> dict[str, Any]:
@@ -193,7 +193,7 @@ class DrivenBench(Bench):
                         break
             else:
                 probes = list(finder.find(1).probes)
-        tried = ", ".join(f"{one.target_qps:g} {'valid' if one.valid else 'too much'}" for one in probes)
+        tried = ", ".join(f"{one.target_qps:g} {'valid' if one.valid else 'over the limits'}" for one in probes)
         best = max((one for one in probes if one.valid), key=lambda one: one.target_qps, default=None)
         row: dict[str, Any] = {
             "queries": len(prompts),
@@ -210,7 +210,7 @@ class DrivenBench(Bench):
 
 
 def _load(settings: Settings, readers: int) -> dict[str, float]:
-    """Load the model and forget it; the stages in seconds, with `load_s`, all of it."""
+    """Load the model, discard it, and return the seconds of each stage; `load_s` is the total."""
     began = time.monotonic()
     details: Any = load_model(settings, readers).details
     return {**details["startup_s"], "load_s": round(time.monotonic() - began, 3)}

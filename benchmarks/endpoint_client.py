@@ -1,11 +1,11 @@
-"""How much the client of the engine `endpoint` can take before it is what is measured: its own ceiling.
+"""Measure the ceiling of the engine `endpoint`'s client: the load above which the client is the bottleneck.
 
     python -m benchmarks.endpoint_client
 
-A double in another process streams answers of one token a chunk, each with its id: as fast as it can, so that a read
-brings many chunks; or with a pause after each token, as a model does, so that it brings one. What counts is the
-client's processor time per query: at the rate at which that amounts to a second per second the client is the
-bottleneck, whatever the server could do. The rate reached is that of the slower of the two processes.
+A simulated server in another process streams answers with one token per chunk, each with its id: as fast as it can, so
+that a read returns many chunks; or with a pause after each token, as a model does, so that a read returns one. The
+ceiling follows from the client's processor time per query: it is the rate at which the client would use a whole second
+of processor time per second. The measured rate is that of the slower of the two processes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from benchmark.settings import Settings
 from tests.openai_server import OpenAIServer, whole
 
 PAUSE_S = 0.01
-# Whether the server pauses, tokens an answer, answers in flight, answers.
+# Whether the server pauses, tokens per answer, answers in flight, number of answers.
 CASES = (
     (False, 1, 1, 500),
     (False, 1, 64, 3000),
@@ -41,7 +41,7 @@ PROMPT = Prompt(id="p", text="", token_ids=tuple(range(1000)))
 
 
 class Counter:
-    """A listener that counts, and lets the next query go."""
+    """A listener that counts tokens, and makes room for the next query."""
 
     def __init__(self, in_flight: int) -> None:
         self.tokens = 0
@@ -62,14 +62,14 @@ class Counter:
 
 
 async def paced(request: web.Request, body: dict[str, Any]) -> AsyncIterator[bytes]:
-    """Answer as the double does, with a pause after each chunk."""
+    """Answer like the base class, with a pause after each chunk."""
     async for part in whole(request, body):
         yield part
         await asyncio.sleep(PAUSE_S)
 
 
 def serve(connection: Connection) -> None:
-    """Run the double until the other end is closed."""
+    """Run the simulated server until the other end of the pipe is closed."""
     with OpenAIServer() as fast, OpenAIServer() as slow:
         slow.answer = paced
         connection.send((fast.url, slow.url))
@@ -77,7 +77,7 @@ def serve(connection: Connection) -> None:
 
 
 def measure(url: str, tokens: int, in_flight: int, queries: int) -> str:
-    """Return a line of the table."""
+    """Measure one case and return its line of the table."""
     settings = Settings(benchmark_device="cpu", benchmark_endpoint_urls=[url], benchmark_endpoint_model="served")
     engine = Engine(settings, Generation(max_new_tokens=tokens, min_new_tokens=tokens), {})
     engine.load()
@@ -91,7 +91,7 @@ def measure(url: str, tokens: int, in_flight: int, queries: int) -> str:
     took, cpu = time.monotonic() - began, time.process_time() - cpu
     engine.close()
     if counter.failed_queries or counter.tokens != tokens * queries:
-        raise SystemExit(f"{counter.failed_queries} queries failed, {counter.tokens} tokens were counted")
+        raise SystemExit(f"{counter.failed_queries} queries failed, and {counter.tokens} tokens were counted")
     return (
         f"| {tokens} | {in_flight} | {queries / took:,.0f} | {counter.tokens / took:,.0f} | {cpu / queries * 1e6:,.0f} "
         f"| {queries / cpu:,.0f} | {counter.tokens / cpu:,.0f} |"

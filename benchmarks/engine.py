@@ -1,18 +1,18 @@
-"""Measure the engines on one device without real weights: the shape of Llama-3.1-8B with random values.
+"""Measure the engines on one device without real weights, in the shape of Llama-3.1-8B with random values.
 
-Prints one table, a row as soon as it is known: first what the device can do at best, then
+Prints one table, each row as soon as it is known: first the limits of the device, then
 
   A  32 tokens in, 64 out: one by one through `sequential`, a bare `generate` (also compiled) and `continuous`; all at
      once through one static batch and through `continuous`
-  B  prompts as long as CNN/DailyMail's, 128 out: all at once through `continuous`, with each attention there is, with
-     and without CUDA graphs, asynchronous batching and `fuse`; where the time of a step goes; what
-     LoadGen and the adapter cost; whether answers keep to min_new_tokens, and what that costs; and the highest Server
-     QPS at which runs of LoadGen keep P99 TTFT and TPOT within MLPerf's limits (in ms, as "2000/100")
+  B  prompts as long as CNN/DailyMail's, 128 out: all at once through `continuous`, with each attention, with and
+     without CUDA graphs, asynchronous batching and `fuse`; where the time of a step goes; what LoadGen and the
+     adapter cost; whether answers obey min_new_tokens, and what that costs; and the highest Server QPS at which
+     runs of LoadGen keep P99 TTFT and TPOT within MLPerf's limits (in ms, as "2000/100")
 
-Asked for by name, `load` writes the model to the disk (16 GB), reads it in every way, from the disk and cached, and
-starts both engines on it.
+The part `load` runs only if it is named. It writes the model to the disk (16 GB), reads it in every way, from the disk
+and cached, and starts both engines on it.
 
-Needs no network. What cannot be measured is a row with the reason, and the rest goes on.
+Needs no network. A failed measurement is a row with the reason, and the rest goes on.
 
     python3 benchmarks/engine.py [--dtype float16] [--budget-s 300] [--parts floor,sequential,continuous] [--json PATH]
 """
@@ -56,7 +56,7 @@ COLUMNS = {
 
 
 def about(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what the figures are of."""
+    """Return the device and versions to which the figures apply."""
     import torch
     import transformers
 
@@ -66,31 +66,35 @@ def about(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
-    """Return the arguments."""
+    """Return the parsed arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", default="llama-3.1-8b", choices=sorted(SHAPES), help="tiny: for trying the script")
+    parser.add_argument("--shape", default="llama-3.1-8b", choices=sorted(SHAPES), help="tiny: for testing the script")
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
-    parser.add_argument("--parts", default=",".join(PARTS), help="which of them, in order; load only where it is named")
-    parser.add_argument("--attentions", default=",".join(ATTENTIONS), help="for workload B")
-    parser.add_argument("--variants", default="all", choices=sorted(VARIANTS), help="beside what is automatic")
-    parser.add_argument("--options", default="{}", help="JSON: more options of the continuous engine, for all rows")
-    parser.add_argument("--queries-alone", type=int, default=20, help="A, one by one")
-    parser.add_argument("--queries-a", type=int, default=512, help="A, all at once")
-    parser.add_argument("--queries-b", type=int, default=256, help="B, all at once")
+    parser.add_argument("--parts", default=",".join(PARTS), help="parts to run, in order; load runs only if named")
+    parser.add_argument("--attentions", default=",".join(ATTENTIONS), help="attentions for workload B")
     parser.add_argument(
-        "--budget-s", type=float, default=600, help="seconds for all parts; a row ends when they are up"
+        "--variants", default="all", choices=sorted(VARIANTS), help="variants besides the automatic options"
     )
-    parser.add_argument("--row-s", type=float, default=120, help="seconds for one row, its warm-up included")
+    parser.add_argument("--options", default="{}", help="JSON: further options of the continuous engine, for all rows")
+    parser.add_argument("--queries-alone", type=int, default=20, help="queries of A, one by one")
+    parser.add_argument("--queries-a", type=int, default=512, help="queries of A, all at once")
+    parser.add_argument("--queries-b", type=int, default=256, help="queries of B, all at once")
+    parser.add_argument(
+        "--budget-s", type=float, default=600, help="seconds for all parts; a row ends when they are over"
+    )
+    parser.add_argument("--row-s", type=float, default=120, help="seconds for one row, including its warm-up")
     parser.add_argument("--probe-s", type=float, default=20, help="seconds of one probe of the Server search")
-    parser.add_argument("--probes", type=int, default=6, help="at most so many of them for each of the limits")
-    parser.add_argument("--rates", help="queries/s: instead of a search, runs of --probe-s at these until one is valid")
-    parser.add_argument("--limits", default="all", choices=["all", *LIMITS.values()], help="of the Server scenario")
-    parser.add_argument("--rounds", type=int, default=2, help="of the harness's cost")
-    parser.add_argument("--directory", type=Path, help="for the part load: on which disk the model is written")
+    parser.add_argument("--probes", type=int, default=6, help="most probes for each pair of limits")
+    parser.add_argument("--rates", help="queries/s: instead of a search, run --probe-s at each until one is valid")
+    parser.add_argument(
+        "--limits", default="all", choices=["all", *LIMITS.values()], help="limits of the Server scenario"
+    )
+    parser.add_argument("--rounds", type=int, default=2, help="rounds for the cost of LoadGen and of min_new_tokens")
+    parser.add_argument("--directory", type=Path, help="for the part load: directory on the disk to write the model to")
     parser.add_argument("--starts", default="sequential,continuous", help="for the part load: engines to start")
-    parser.add_argument("--memory-gb", type=float, help="use no more of the GPU than this")
-    parser.add_argument("--json", type=Path, help="write the table there too, also after each part")
+    parser.add_argument("--memory-gb", type=float, help="use at most this much of the GPU's memory")
+    parser.add_argument("--json", type=Path, help="also write the table to this file, after each part")
     return parser.parse_args(words)
 
 

@@ -1,11 +1,11 @@
-"""Every day, by several people: two users, two checkouts, three profiles, many runs, over real sshd on loopback.
+"""Test everyday use: two users, two checkouts, three profiles, many runs, over real sshd on loopback.
 
-Both users begin each pair of runs in the same second, as two timers would. They log in to the nodes by accounts of
-their own and by one that they share, in turn; now and then a controller is killed, and its run resumed or left alone.
-Each node is a machine of its own as far as a run can see: it has CPUs and a /tmp that no other node has, so that runs
-wait for each other. The engine is the simulated one, and the two checkouts differ, so that a result says whose code
-measured. At the end everything is held against what it should be (everyday_checks.py), and the project's own means of
-cleaning are tried. Exit code 1: something is wrong.
+Both users begin each pair of runs in the same second, as two timers would. They log in to the nodes alternately with
+their own accounts and with a shared one. Now and then a controller is killed, and its run is resumed or abandoned. To a
+run each node looks like a separate machine: it has CPUs and a /tmp of its own, so that runs wait for each other. The
+engine is the simulated one, and the two checkouts differ, so that a result shows whose code measured. At the end
+everything is checked (everyday_checks.py), and the project's own cleaning commands are tested. Exit code 1: something
+is wrong.
 
 Needs root: it makes three accounts and mount namespaces, and removes them at its end.
 
@@ -37,18 +37,18 @@ from benchmarks.farm import address, end_masters, tree
 from tests.integration.ssh_nodes import CHECKOUT, Cluster, SshNode
 
 NODES = ("node1", "node2")
-# Of farm's addresses, where no other measurement's nodes are.
+# Index of the first address in farm.py; no other measurement has nodes there.
 FIRST_ADDRESS = 50_000
-# Whatever a run claims there, no other node sees.
+# Gives each node its own /tmp, so that no other node sees a run's locks there.
 OWN_TMP = "mount -t tmpfs -o mode=1777 none /tmp"
-# Of each person's runs: these two are killed while they measure; the first is resumed, the second left alone.
+# Numbers of each person's runs whose controllers are killed while measuring: one is resumed, one abandoned.
 KILLED_AND_RESUMED, KILLED = 3, 5
-# What says in a result whose code measured.
+# The line of the engine that is extended so that a result shows whose code measured.
 MARK = '"slowdown": self._slowdown'
 
 
 def profile(name: str, samples: int, tokens: int) -> dict[str, Any]:
-    """Return a profile whose answers take 20 ms and 2 ms a token."""
+    """Return a profile whose answers take 20 ms plus 2 ms per token."""
     return {
         "name": name,
         "version": 1,
@@ -71,7 +71,7 @@ PROFILES = {
 
 
 def work_through(person: Person, plan: list[Run], together: threading.Barrier) -> None:
-    """Do a person's runs one after the other, each begun in the same second as the other person's."""
+    """Make a person's runs one after the other, each begun in the same second as the other person's."""
     for run in plan:
         with contextlib.suppress(threading.BrokenBarrierError):
             together.wait(LIMIT_S)
@@ -104,7 +104,7 @@ def work_through(person: Person, plan: list[Run], together: threading.Barrier) -
 
 
 def _do(person: Person, run: Run, words: list[str], before: set[str], kill: bool) -> int | None:
-    """Run a command; with `kill` end all of the controller's processes as soon as a node has a sample."""
+    """Run a command; with `kill`, end all of the controller's processes as soon as a node has a sample."""
     with run.log.open("a") as log:
         process = subprocess.Popen(
             words, cwd=person.checkout, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -125,22 +125,19 @@ def _measures(account: str, run_id: str) -> bool:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL to a process and all that it started here; what runs on the nodes descends from sshd."""
+    """Kill a process and its descendants here; processes on the nodes descend from sshd and go on."""
     for pid in tree(process.pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
-# What it takes.
-
-
 @contextlib.contextmanager
 def accounts(place: Path) -> Iterator[dict[str, str]]:
-    """Yield the accounts of a, b and the one that both share; they are made, and removed again."""
+    """Make the accounts of a and b and a shared one, yield their names, and remove them again."""
     names = {who: f"everyday{os.getpid() % 10_000}{who[0]}" for who in ("a", "b", "shared")}
     try:
         for who, name in names.items():
-            # "*": no password, and yet not locked, which sshd refuses.
+            # "*": no password, but not locked: sshd refuses locked accounts.
             words = [
                 "useradd",
                 "--create-home",
@@ -164,7 +161,7 @@ def accounts(place: Path) -> Iterator[dict[str, str]]:
 
 
 def processes_of(account: str) -> list[int]:
-    """Return the processes of an account that was made for this."""
+    """Return the processes of one of the accounts made here."""
     import pwd
 
     uid, found = pwd.getpwnam(account).pw_uid, []
@@ -176,7 +173,7 @@ def processes_of(account: str) -> list[int]:
 
 
 def controllers_python(place: Path, account: str) -> Path:
-    """Return a Python with what a controller needs, made from one that the account may use."""
+    """Return a Python with the controller's packages, made from a Python that the account may use."""
     for candidate in (sys.executable, "/usr/local/bin/python3", "/usr/bin/python3"):
         found = Path(candidate)
         usable = (
@@ -198,7 +195,7 @@ def controllers_python(place: Path, account: str) -> Path:
         if usable:
             break
     else:
-        raise SystemExit("No Python 3.11 with venv that other accounts may use was found.")
+        raise SystemExit("Found no Python 3.11 with venv that other accounts may use.")
     print(f"The controllers' environment is made from {found}.", flush=True)
     subprocess.run([str(found), "-m", "venv", str(place / "controller")], check=True)
     python = place / "controller" / "bin" / "python3"
@@ -218,7 +215,7 @@ def make_person(
     engine = person.checkout / "benchmark/node/engines/simulated.py"
     text = engine.read_text()
     if MARK not in text:
-        raise SystemExit(f"{engine} has no {MARK}: this script marks whose code it is there.")
+        raise SystemExit(f"{engine} has no {MARK}: this script adds the code's owner there.")
     engine.write_text(text.replace(MARK, f'{MARK}, "whose": "{who}"'))
     for directory in (person.results, person.exports, person.place / "logs", person.place / "cp"):
         directory.mkdir()
@@ -234,7 +231,7 @@ def make_person(
         "benchmark_dtype": "float32",
         "benchmark_model": str(place / "model"),
         "benchmark_timeout_s": 180,
-        # Beside so much else on this machine the verdict is not what this is about.
+        # With so much else running on this machine the verdict is not tested.
         "benchmark_fail_on_invalid": False,
         "benchmark_notify": append,
         "python_env_python": str(python.resolve()),
@@ -253,23 +250,26 @@ def make_person(
 
 
 def main() -> int:
-    """Set all up, do the runs, check, clean, check again; return 1 where something is wrong."""
+    """Set up, make the runs, check, clean, check again; return 1 if something is wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--runs", type=int, default=40, help="of both together")
+    parser.add_argument("--runs", type=int, default=40, help="runs of both people together")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting for all runs")
     parser.add_argument(
-        "--python", type=Path, metavar="PATH", help="of the controllers, which all accounts may use; else one is made"
+        "--python",
+        type=Path,
+        metavar="PATH",
+        help="Python of the controllers, usable by all accounts; default: one is made",
     )
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="a new directory that stays, for looking at it")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="use this new directory and keep it")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
-        parser.error("it makes accounts and mount namespaces: run it as root")
+        parser.error("this makes accounts and mount namespaces: run it as root")
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < len(NODES):
-        parser.error(f"each of the {len(NODES)} nodes needs a CPU of its own, and there are {len(cpus)}")
+        parser.error(f"each of the {len(NODES)} nodes needs a CPU of its own, but there are only {len(cpus)}")
     place = arguments.keep.resolve() if arguments.keep else Path(tempfile.mkdtemp(prefix="everyday.", dir="/var/tmp"))
     if place.is_relative_to("/tmp"):  # noqa: S108 # the directory of that name
-        parser.error("each node has a /tmp of its own, where it would not see this directory: choose another")
+        parser.error("each node has its own /tmp and would not see this directory: choose one elsewhere")
     place.mkdir(exist_ok=True)
     place.chmod(0o755)
     (place / "profiles").mkdir()

@@ -1,4 +1,4 @@
-"""What has to be so after the runs of everyday.py. Each check returns how much it looked at, and what is wrong."""
+"""Check the runs of everyday.py. Each check returns how many things it checked, and the problems."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 from benchmark.rundir import RESULT_FILE
 from benchmarks.everyday_people import Person, Run
 
-# Of what is wrong, so many sentences are printed for each check.
+# Most problems printed for each check.
 MOST_SHOWN = 8
 KEEP = 4
 
@@ -26,7 +26,7 @@ Problems = list[str]
 
 @dataclass(frozen=True)
 class Everything:
-    """Who did what, with which profiles (by name), on which nodes."""
+    """The people with their runs, the profiles (by name), and the nodes."""
 
     people: Sequence[Person]
     profiles: Mapping[str, Any]
@@ -34,23 +34,23 @@ class Everything:
 
 
 def check_all(everything: Everything) -> int:
-    """Print a line for each check, in their order (the last ones remove things); return 1 where one is wrong."""
+    """Print a line for each check, in order (the last ones remove things); return 1 if one fails."""
     wrong = 0
-    print(f"\n{'check':<80}{'looked at':>10}  result")
+    print(f"\n{'check':<80}{'checked':>10}  result")
     for check in CHECKS:
         try:
             count, problems = check(everything)
-        except Exception as error:  # one that cannot be made is wrong too, and the others are worth having
+        except Exception as error:  # a check that breaks is wrong too, and the others go on
             count, problems = 0, [f"it could not be checked: {type(error).__name__}: {error}"]
         if not count and not problems:
-            problems = ["there was nothing to look at"]
+            problems = ["there was nothing to check"]
         wrong += bool(problems)
         print(f"{(check.__doc__ or '').rstrip('.'):<80}{count:>10}  {'WRONG' if problems else 'ok'}", flush=True)
         for problem in problems[:MOST_SHOWN]:
             print(f"    {problem}")
         if more := problems[MOST_SHOWN:]:
             print(f"    and {len(more)} more")
-    print(f"\n{wrong} of {len(CHECKS)} checks are wrong." if wrong else "\nAll is as it should be.")
+    print(f"\n{wrong} of {len(CHECKS)} checks failed." if wrong else "\nAll checks passed.")
     return int(bool(wrong))
 
 
@@ -62,7 +62,7 @@ def _opened(people: Sequence[Person]) -> Iterator[tuple[Person, Run, Path]]:
 
 
 def _ended(people: Sequence[Person]) -> Iterator[tuple[Person, Run, Path, dict[str, Any]]]:
-    """Yield the runs that came to a summary, with it."""
+    """Yield the runs that have a summary, with the summary."""
     for person, run, run_dir in _opened(people):
         path = run_dir / RESULT_FILE
         if run.fate != "abandoned" and path.is_file():
@@ -99,13 +99,13 @@ def nothing_lost(everything: Everything) -> tuple[int, Problems]:
 
 
 def unique_ids(everything: Everything) -> tuple[int, Problems]:
-    """No two runs have one id, whoever opened them."""
+    """No two runs have the same id, whoever opened them."""
     found = Counter(run_dir.name for _, _, run_dir in _opened(everything.people))
     return sum(found.values()), [f"{run_id} is the id of {count} runs" for run_id, count in found.items() if count > 1]
 
 
 def own_code(everything: Everything) -> tuple[int, Problems]:
-    """Each result is of the code of whoever asked for it."""
+    """Each result was measured by the code of the person who started the run."""
     problems, count = [], 0
     for person, run, run_dir, _ in _ended(everything.people):
         for node, result in _node_results(run_dir):
@@ -117,7 +117,7 @@ def own_code(everything: Everything) -> tuple[int, Problems]:
 
 
 def known_code(everything: Everything) -> tuple[int, Problems]:
-    """Each result says which code it is of, and its run the same."""
+    """Each result names the code that measured, and its run names the same code."""
     problems, count, by_person = [], 0, dict[str, set[str]]()
     for person, run, run_dir, _ in _ended(everything.people):
         asked = set(_values(json.loads((run_dir / "run.json").read_text()), "code"))
@@ -129,12 +129,12 @@ def known_code(everything: Everything) -> tuple[int, Problems]:
                 problems.append(f"{run.run_id}: {node} says {sorted(measured) or 'nothing'}, run.json {sorted(asked)}")
     whole = list(by_person.values())
     if len(whole) == 2 and whole[0] & whole[1]:
-        problems.append("both checkouts' code has one hash")
+        problems.append("the code of both checkouts has the same hash")
     return count, problems
 
 
 def _values(record: Any, name: str) -> Iterator[str]:
-    """Yield the sha256 of every record of that name, wherever it stands."""
+    """Yield the sha256 of every record of that name, at any depth."""
     if isinstance(record, dict):
         for key, value in record.items():
             if key == name and isinstance(value, dict) and "sha256" in value:
@@ -182,14 +182,14 @@ def in_history(everything: Everything) -> tuple[int, Problems]:
                 count += 1
                 points = told.get((run.run_id, row["node"]), [])
                 if len(points) != 1:
-                    problems.append(f"{person.name}, {run.run_id}: {row['node']} is {len(points)} times in history")
+                    problems.append(f"{person.name}, {run.run_id}: {row['node']} is in history {len(points)} times")
                 elif points[0].get("qps") != row["metrics"]["qps"]:
-                    problems.append(f"{person.name}, {run.run_id}: {row['node']}'s QPS is another one in history")
+                    problems.append(f"{person.name}, {run.run_id}: {row['node']}'s QPS differs in history")
     return count, problems
 
 
 def csv_right(everything: Everything) -> tuple[int, Problems]:
-    """The newest run of each profile as CSV has the run's own figures."""
+    """The CSV of each profile's newest run has the run's own figures."""
     problems, count = [], 0
     for person, run, run_dir, result in _newest(everything.people):
         done = person.ask("export", str(run_dir), "--format", "csv")
@@ -208,11 +208,11 @@ def _newest(people: Sequence[Person]) -> Iterator[tuple[Person, Run, Path, dict[
 
 
 def prometheus(everything: Everything) -> tuple[int, Problems]:
-    """All files for Prometheus together have each name with its labels once."""
+    """The Prometheus files together have each name with its labels once."""
     problems, count = [], 0
     for person in everything.people:
         if not list(person.exports.glob("*.prom")):
-            # Nothing writes them after each run: as an owner would.
+            # No run writes these files by itself: write them as a user would.
             for _, run, run_dir, _ in _newest([person]):
                 output = person.exports / f"{run.profile}.prom"
                 person.ask("export", str(run_dir), "--format", "prometheus", "-o", str(output))
@@ -230,7 +230,7 @@ def prometheus(everything: Everything) -> tuple[int, Problems]:
 
 
 def notified(everything: Everything) -> tuple[int, Problems]:
-    """Every run that came to its end was notified, once."""
+    """Every finished run sent exactly one notification."""
     problems, count = [], 0
     for person in everything.people:
         lines = person.notified.read_text().splitlines() if person.notified.exists() else []
@@ -243,20 +243,20 @@ def notified(everything: Everything) -> tuple[int, Problems]:
 
 
 def pruned(everything: Everything) -> tuple[int, Problems]:
-    """Prune leaves the newest runs, the baseline and what is named, and nothing else."""
+    """Prune keeps the newest runs, the baseline and the named runs, and nothing else."""
     problems, count = [], 0
     for person in everything.people:
         first, second, *_ = (run for _, run, _, _ in _ended([person]))
         person.ask("baseline", "set", first.run_id, "--results-dir", str(person.results))
         before = person.known()
-        # The abandoned run has no summary, and may still measure as far as anybody knows.
+        # The abandoned run has no summary; prune cannot know whether it is still measuring.
         unfinished = {run.run_id for _, run, run_dir in _opened([person]) if not (run_dir / RESULT_FILE).is_file()}
         newest = {run.run_id for _, run, _, _ in _newest([person])}
         expected = {*sorted(before)[-KEEP:], *newest, *unfinished, first.run_id, second.run_id}
         words = ["prune", "--results-dir", str(person.results), "--keep", str(KEEP), "--never", second.run_id]
         shown = person.ask(*words)
         if person.known() != before:
-            problems.append(f"{person.name}: prune removed something before it was asked to")
+            problems.append(f"{person.name}: prune removed something without --yes")
         done = person.ask(*words, "--yes")
         left, count = person.known(), count + len(before)
         if shown.returncode or done.returncode:
@@ -267,7 +267,7 @@ def pruned(everything: Everything) -> tuple[int, Problems]:
 
 
 def cleaned(everything: Everything) -> tuple[int, Problems]:
-    """After clean.yml no run, no part of one and no process is left on nodes."""
+    """After clean.yml no run, part of a run or process is left on the nodes."""
     problems, count = [], 0
     for person in everything.people:
         for account in dict.fromkeys(person.accounts):
@@ -292,7 +292,7 @@ def cleaned(everything: Everything) -> tuple[int, Problems]:
 
 
 def _measuring(account: str) -> Iterator[str]:
-    """Yield the command lines of the account's runs on the nodes."""
+    """Yield the command lines of the account's running runs on the nodes."""
     import pwd
 
     uid = pwd.getpwnam(account).pw_uid
@@ -306,7 +306,7 @@ def _measuring(account: str) -> Iterator[str]:
 
 
 def _last(log: Path) -> str:
-    """Return what a log says of why: the last line with a reason, else the last one."""
+    """Return the reason in a log: the last line with a reason, else the last line."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()] or ["no output"]
     telling = [line for line in lines if line.startswith(("msg:", "fatal:", "[ERROR]"))] or lines
     return telling[-1][:300]

@@ -1,4 +1,4 @@
-"""Two people who use the benchmark every day: what is theirs, how they ask for something, and their runs."""
+"""The people of everyday.py: their files, their commands and their runs."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 
 from benchmark.rundir import RUN_FILE
 
-# Of whatever a person asks for.
+# Timeout of a person's command.
 LIMIT_S = 400
-# Within each checkout.
+# Directory in each checkout.
 EXPORTS = "prometheus"
 
 
 @dataclass
 class Person:
-    """Somebody with a checkout and results; `accounts` are those on the nodes: their own, and the shared one."""
+    """A person with a checkout and results; `accounts` on the nodes: their own and the shared one."""
 
     name: str
     account: str
@@ -31,24 +31,24 @@ class Person:
 
     @property
     def results(self) -> Path:
-        """Where it is by default: both people's settings are the same, as those of two strangers would be."""
+        """The default place: both people have the same settings, as two strangers would."""
         return self.checkout / "results"
 
     @property
     def exports(self) -> Path:
-        """Where the newest run of each profile lies for Prometheus."""
+        """The directory of Prometheus files, one for the newest run of each profile."""
         return self.checkout / EXPORTS
 
     @property
     def notified(self) -> Path:
-        """The verdicts that benchmark_notify was given, one a line."""
+        """The file with the verdicts that benchmark_notify sent, one per line."""
         return self.place / "notified.jsonl"
 
     def inventory(self, account: str) -> Path:
         return self.place / f"hosts-{account}.yml"
 
     def words(self, *words: str) -> list[str]:
-        """Return a command as this person would give it; nothing of our own environment is theirs."""
+        """Return a command as this person would run it, without anything of our own environment."""
         path = f"{self.python.parent}:/usr/local/bin:/usr/bin:/bin"
         given = {"HOME": self.place, "PATH": path, "LANG": "C.UTF-8", "ANSIBLE_NOCOLOR": 1}
         given["ANSIBLE_SSH_CONTROL_PATH_DIR"] = self.place / "cp"
@@ -72,13 +72,13 @@ class Person:
         )
 
     def known(self) -> set[str]:
-        """Return the ids of the runs that lie in the results directory."""
+        """Return the ids of the runs in the results directory."""
         return {path.parent.name for path in self.results.glob(f"*/{RUN_FILE}") if not path.parent.is_symlink()}
 
 
 @dataclass
 class Run:
-    """A run that was asked for, and what came of it."""
+    """A requested run and its outcome."""
 
     number: int
     profile: str
@@ -87,4 +87,4 @@ class Run:
     run_id: str = ""
     code: int | None = None
     fate: str = "ran"
-    """ran, resumed (after its controller was killed) or abandoned (the same, and left alone)."""
+    """ran, resumed (after its controller was killed) or abandoned (after its controller was killed)."""

@@ -1,4 +1,4 @@
-"""Many SSH nodes on loopback addresses of one machine, for measuring what orchestrating them costs."""
+"""Many SSH nodes on loopback addresses of one machine, to measure what orchestrating them costs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 from tests.integration.ssh_nodes import Cluster, SshNode, keygen
 
-# What one sshd listens on at most (OpenSSH's own limit on ListenAddress).
+# Most addresses of one sshd (OpenSSH's limit on ListenAddress).
 PER_SSHD = 16
-# OpenSSH's own, unlike the tests': what a login costs belongs to what is measured. sshd takes the first line of two.
+# OpenSSH's defaults, unlike in the tests: the cost of a login is measured. Of two such lines sshd uses the first.
 KEY_EXCHANGES = "KexAlgorithms +curve25519-sha256\n"
-# Not where the tests' nodes are, so that both can run at the same time.
+# Not the network of the tests' nodes, so that both can run at the same time.
 NETWORK = "127.1"
 
 
@@ -25,7 +25,7 @@ def address(number: int) -> str:
 
 @contextlib.contextmanager
 def farm(directory: Path, count: int) -> Iterator[Cluster]:
-    """Start sshds for `count` nodes; node001 and so on are the names."""
+    """Start sshds for `count` nodes, named node001 and so on."""
     cluster = Cluster(directory)
     directory.mkdir()
     keygen(cluster.key)
@@ -48,7 +48,7 @@ def farm(directory: Path, count: int) -> Iterator[Cluster]:
 
 
 def tree(root: int) -> set[int]:
-    """Return the ids of a process and of all that descend from it."""
+    """Return the ids of a process and of all its descendants."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -61,7 +61,7 @@ def tree(root: int) -> set[int]:
 
 
 def memory_mib(root: int) -> float:
-    """Return what a process and all its descendants take: shared pages are counted once (PSS)."""
+    """Return the memory of a process and all its descendants in MiB; shared pages count once (PSS)."""
     total_kib = 0
     for pid in tree(root):
         with contextlib.suppress(OSError):
@@ -72,13 +72,13 @@ def memory_mib(root: int) -> float:
 
 
 def end_masters(control_path: Path) -> None:
-    """End the master connections that ssh keeps, so that every run begins without any."""
+    """End ssh's open master connections, so that every run begins without any."""
     for socket in control_path.iterdir():
         subprocess.run(["ssh", "-O", "exit", "-o", f"ControlPath={socket}", "any"], capture_output=True, check=False)
 
 
 def environment(control_path: Path) -> dict[str, str]:
-    """Return the environment for a playbook that nobody watches."""
-    # As on a user's machine: Python keeps what it has compiled.
+    """Return the environment for a playbook without a terminal."""
+    # As on a user's machine, Python writes its compiled files.
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {**inherited, "ANSIBLE_SSH_CONTROL_PATH_DIR": str(control_path), "ANSIBLE_NOCOLOR": "1"}

@@ -1,4 +1,4 @@
-"""What the device can do at best, measured: how fast it copies and how fast it multiplies."""
+"""Measure the limits of a device: how fast it copies and multiplies."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ class Floor:
     """Gigabytes read and written per second when copying."""
     matmul_tflop_s: float
     weight_bytes: int
-    """What one token has to read: all weights but the table of input embeddings."""
+    """Bytes read for one token: all weights except the table of input embeddings."""
     weights: int
 
     @property
     def tpot_ms(self) -> float:
-        """The least time per output token of one query alone: its weights, read once."""
+        """The shortest possible time per output token of a single query: reading the weights once."""
         return self.weight_bytes / (self.copy_gb_s * 1e9) * 1e3
 
     def tokens_per_s(self, input_tokens: float, output_tokens: float) -> float:
-        """The most output tokens per second: two operations per weight and token, of prompts and answers alike."""
+        """The highest possible output tokens/s: two operations per weight and token of prompts and answers."""
         per_output_token = 2 * self.weights * (input_tokens + output_tokens) / output_tokens
         return self.matmul_tflop_s * 1e12 / per_output_token
 
 
 def measure(model: Any, device: str) -> Floor:
-    """Measure on the device that the model lies on, in the model's precision."""
+    """Measure the device that holds the model, in the model's precision."""
     import torch
 
     large = device != "cpu"

@@ -1,4 +1,4 @@
-"""The same greedy tokens in float32 of a small model, whatever it is spread over: how many answers are equal."""
+"""Compare the greedy tokens of a small model in float32 between engines and parallelism: how many answers are equal."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from benchmarks import workloads
 from benchmarks.apart import Row, rows_apart
 
 QUERIES, ANSWER = 16, 32
-# Widths that heads of 64, the smallest that every attention of vLLM's takes, and two GPUs divide evenly; and an even
-# number of layers for two parts.
+# Widths divisible by heads of 64, the smallest that every attention of vLLM supports, and by two GPUs; and an even
+# number of layers for two pipeline stages.
 SHAPE = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "head_dim": 64}
-# Several servers start at the same time on the same GPUs: none is to measure what memory the others leave.
+# Several servers start at the same time on the same GPUs, so none may size its cache by the memory that is free.
 SERVER = {"gpu_memory_utilization": 0.05, "arguments": ["--enforce-eager", "--kv-cache-memory-bytes=268435456"]}
 ASK_S = 60
 
 
 @dataclass(frozen=True)
 class Way:
-    """An engine, its options, and over how many GPUs it answers."""
+    """An engine, its options, and the number of GPUs it uses."""
 
     engine: str
     words: str
@@ -53,9 +53,9 @@ WAYS = (
 
 
 def compare(vllm_dir: str, device: str, gpus: Sequence[str], limit_s: float, place: Path) -> Iterator[Row]:
-    """Yield a row for each way: how many of its answers are those of one GPU; a way that fails says so.
+    """Yield a row for each way: how many of its answers equal those of one GPU, or why it failed.
 
-    On GPUs all are started at once: nothing is timed. On the CPU vLLM's build has one process, one after the other.
+    On GPUs all are started at once, since nothing is timed. On the CPU they run one after the other.
     """
     model = make_model(place / "greedy")
     ways = [way for way in WAYS if device == "cuda" or way.gpus == 1 or way.engine != "vllm"]
@@ -67,7 +67,7 @@ def compare(vllm_dir: str, device: str, gpus: Sequence[str], limit_s: float, pla
         answers, note = found[str(way)]
         others = {name: found[name][0] for name in references if name != str(way) and answers and found[name][0]}
         compared = [f"as with {name}: {same(answers, other)}" for name, other in others.items()]
-        # Another engine may round otherwise, such as in products of TF32: its own on one GPU is what counts.
+        # Another engine may round differently, such as in TF32 products: what counts is the same engine on one GPU.
         own = others.get(str(Way(way.engine, ONE)))
         equal = None if own is None else answers == own
         row = {"load": str(way), "GPUs": way.gpus, "queries": len(answers), "valid": equal, "answers": answers}
@@ -75,7 +75,7 @@ def compare(vllm_dir: str, device: str, gpus: Sequence[str], limit_s: float, pla
 
 
 def make_model(directory: Path) -> Path:
-    """Write the model; the same weights each time."""
+    """Write the model, with the same weights each time."""
     import torch
     from transformers import AutoConfig, LlamaForCausalLM
 
@@ -88,28 +88,28 @@ def make_model(directory: Path) -> Path:
 
 
 def same(answers: Sequence[Sequence[int]], others: Sequence[Sequence[int]]) -> str:
-    """Say how many answers are equal, and after how many tokens the others part."""
+    """Say how many answers are equal, and after how many tokens the others diverge."""
     pairs = list(zip(answers, others, strict=True))
     parts = [
         next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
         for one, other in pairs
         if one != other
     ]
-    told = f", the others part after {', '.join(map(str, parts))} tokens" if parts else ""
+    told = f", the others diverge after {', '.join(map(str, parts))} tokens" if parts else ""
     return f"{len(pairs) - len(parts)} of {len(pairs)} answers equal{told}"
 
 
 def _answers(
     way: Way, model: Path, vllm_dir: str, device: str, gpus: list[str], limit_s: float
 ) -> tuple[list[list[int]], str]:
-    """Return the answers, or why there are none."""
+    """Return the answers, or the reason why there are none."""
     rows = list(rows_apart(answer, way, str(model), vllm_dir, device, gpus, limit_s=limit_s))
     found: list[list[int]] = next((row["answers"] for row in rows if "answers" in row), [])
     return found, " ".join(row["note"] for row in rows if row.get("note"))[:600]
 
 
 def answer(way: Way, model: str, vllm_dir: str, device: str, gpus: list[str]) -> Iterator[Row]:
-    """Yield the answers of one engine, which is asked one query at a time: what runs beside one may change its sums."""
+    """Yield the answers of one engine, one query at a time: queries in the same batch may change each other's sums."""
     if device == "cuda":
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[: way.gpus])
     settings = {"benchmark_model": model, "benchmark_device": device, "benchmark_dtype": "float32"}
@@ -122,5 +122,5 @@ def answer(way: Way, model: str, vllm_dir: str, device: str, gpus: list[str]) ->
         engine.load()
         found = workloads.run(engine, queries, time.monotonic() + ASK_S, at_once=False)
     if found.errors or len(found.token_ids) < len(queries):
-        raise RuntimeError(f"{len(found.token_ids)} of {len(queries)} were answered: {' '.join(found.errors[:1])}")
+        raise RuntimeError(f"{len(found.token_ids)} of {len(queries)} answered: {' '.join(found.errors[:1])}")
     yield {"answers": [list(found.token_ids[query.index]) for query in queries]}

@@ -1,11 +1,11 @@
-"""Measure the parts of a step by themselves, in Llama-3.1-8B's shape: on an NVIDIA GPU, without any weights.
+"""Measure the single parts of a step, in Llama-3.1-8B's shape: on an NVIDIA GPU, without any weights.
 
-  layer      the kernels of ours beside torch's own operations, and whether their answers are the same
+  layer      our kernels compared with torch's operations: times, and whether the results are the same
   products   a layer's products by number of tokens: some sizes take longer than larger ones
-  answering  attention of requests of some 850 tokens, one new token each, beside what reading their keys takes
-  reading    attention of prompts, or of later parts of prompts, beside torch's flash attention
+  answering  attention of requests of about 850 tokens, one new token each, compared with reading their keys
+  reading    attention of prompts, or of later parts of prompts, compared with torch's flash attention
 
-Each figure is of a CUDA graph of several calls on other data, so that neither starting nor the cache counts.
+Each figure comes from a CUDA graph of several calls on different data, to exclude launching and the cache.
 
     python3 benchmarks/kernels.py [--parts layer,products,answering,reading]
 """
@@ -43,7 +43,7 @@ ROUNDS = 5
 
 
 def timed_us(call: Callable[[int], Any], calls: int) -> float:
-    """Return the microseconds of a call; it is given its number."""
+    """Return the microseconds of a call; each call gets its number."""
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         for number in range(calls):
@@ -69,7 +69,7 @@ def drawn(*shape: int) -> torch.Tensor:
 
 
 def layer() -> None:
-    """Print each kernel of ours beside torch's operations."""
+    """Print the time of each of our kernels and of torch's operations."""
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
     kernels = load("bfloat16")
@@ -101,7 +101,7 @@ def layer() -> None:
 
 def products() -> None:
     """Print the products of a layer by number of tokens."""
-    # Of each more than the GPU's cache holds: they take turns.
+    # More matrices than fit in the GPU's cache, used in turn.
     matrices = {
         name: [drawn(rows, size) for _ in range(2 + 10**8 // rows // size)] for name, (rows, size) in PRODUCTS.items()
     }
@@ -117,7 +117,7 @@ def products() -> None:
 
 
 def answering() -> None:
-    """Print what attention of answering requests takes, and reading their keys and values at the rate of a copy."""
+    """Print the time of attention in decode steps, and of reading their keys and values at the rate of a copy."""
     from benchmark.node.continuous import paged_kernel
 
     large = torch.empty(2**30, dtype=torch.uint8, device="cuda")
@@ -139,12 +139,12 @@ def answering() -> None:
         print(f"{requests:>9} {taken:>7.1f} {floor:>10.1f}", flush=True)
 
 
-# Of each prompt: new tokens, tokens before them.
+# Per prompt: new tokens, earlier tokens.
 PROMPTS = (((700, 0),), ((1024, 0),), ((300, 700),), ((450, 0), (450, 0)), ((500, 1500),), ((4096, 0),))
 
 
 def reading() -> None:
-    """Print what attention of prompts takes."""
+    """Print the time of attention of prompts."""
     from benchmark.node.continuous import prompt_kernel
 
     kernel = torch.ops.aten._flash_attention_forward
@@ -201,13 +201,13 @@ def _packed(
 
 
 def main() -> int:
-    """Run the parts that are asked for."""
+    """Run the requested parts."""
     parts = {"layer": layer, "products": products, "answering": answering, "reading": reading}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default=",".join(parts), help="which of them, in order")
+    parser.add_argument("--parts", default=",".join(parts), help="parts to run, in order")
     asked = parser.parse_args().parts.split(",")
     if not torch.cuda.is_available():
-        print("These kernels are for an NVIDIA GPU, and torch sees none here.", file=sys.stderr)
+        print("These kernels need an NVIDIA GPU, and torch finds none here.", file=sys.stderr)
         return 2
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     with torch.inference_mode():

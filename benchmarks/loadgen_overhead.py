@@ -1,8 +1,8 @@
-"""What does measuring cost, and how true are its times? Three tables, on any machine, without a GPU.
+"""Measure what measuring costs, and how accurate its times are: three tables, on any machine, without a GPU.
 
-1. The same prompts to the engine `continuous` with and without LoadGen, recorder and samples file, in turn: throughput.
-2. An engine whose delays are known exactly, at several rates: by how much TTFT and TPOT are off, at P50 and P99.
-3. The same at rising rates: where the client saturates, and whether the run itself says so (as mlperf-server does).
+1. Throughput of `continuous` with the same prompts, alternately with and without LoadGen, recorder and samples file.
+2. An engine with exactly known delays, at several rates: the errors of TTFT and TPOT, at P50 and P99.
+3. The same at rising rates: where the client saturates, and whether the run reports it (as mlperf-server does).
 
     python3 benchmarks/loadgen_overhead.py [--rounds 15] [--shape small] [--seconds 10] [--rates 10,100,1000]
 """
@@ -40,7 +40,7 @@ TTFT_MS, TPOT_MS, TOKENS = 20.0, 5.0, 16
 
 
 def overhead(shape: str, rounds: int, queries: int) -> None:
-    """Print throughput with LoadGen and adapter over throughput without, round by round and as a median."""
+    """Print the ratio of throughput with and without LoadGen and adapter, round by round and as a median."""
     loaded = make_on_device(shape, "float32", "cpu")
     work = workloads.chat(queries, loaded.model.config.vocab_size)
     settings = Settings(benchmark_device="cpu", benchmark_dtype="float32")
@@ -50,7 +50,7 @@ def overhead(shape: str, rounds: int, queries: int) -> None:
         engine.start(loaded)
         workloads.run(engine, work.warm_up(queries), time.monotonic() + 600, at_once=True)
         for number in range(1, rounds + 1):
-            # Which comes first changes: what warms up or wears off favours neither.
+            # The order alternates, so that warming up and throttling favour neither.
             bare, through = 0.0, 0.0
             for which in ("bare", "driven") if number % 2 else ("driven", "bare"):
                 if which == "bare":
@@ -64,7 +64,7 @@ def overhead(shape: str, rounds: int, queries: int) -> None:
 
 
 def driven(engine: continuous.Engine, work: workloads.Workload) -> float:
-    """Return LoadGen's tokens/s of a workload whose queries it issues all at once, with recorder and samples file."""
+    """Return tokens/s of a workload that LoadGen issues all at once, with recorder and samples file."""
     prompts = tuple(query.prompt for query in work.queries())
     count = len(prompts)
     options = {"scenario": "Offline", "min_duration_ms": 0, "min_query_count": count, "max_query_count": count}
@@ -76,12 +76,12 @@ def driven(engine: continuous.Engine, work: workloads.Workload) -> float:
                 Workload(prompts, None, 0), recorder, Conditions(place, target_qps=1)
             )
     if outcome.loadgen is None or any(sample.error for sample in recorder.samples):
-        raise SystemExit("a query failed: there is no throughput to compare")
+        raise SystemExit("a query failed, so there is no throughput to compare")
     return float(str(outcome.loadgen.results["result_tokens_per_second"]))
 
 
 def fidelity(rates: list[float], seconds: float) -> None:
-    """Print by how much LoadGen's own TTFT and TPOT differ from the truth, and how late the double itself was."""
+    """Print the errors of LoadGen's own TTFT and TPOT, and how late the simulated engine itself was."""
     print(f"known delays: TTFT {TTFT_MS:g} ms, TPOT {TPOT_MS:g} ms, {TOKENS} tokens; errors of LoadGen's figures in ms")
     heads = ("queries/s", "queries", "TTFT P50", "TTFT P99", "TPOT P50", "TPOT P99", "double P99")
     print(" ".join(f"{head:>10}" for head in heads))
@@ -94,7 +94,7 @@ def fidelity(rates: list[float], seconds: float) -> None:
         }
         errors = [reported[f"result_first_token_{p}.00_percentile_latency_ns"] - TTFT_MS for p in (50, 99)]
         errors += [reported[f"result_time_per_output_token_{p}.00_percentile_ns"] - TPOT_MS for p in (50, 99)]
-        # The double's thread wakes late, too: what it gave later than it meant to is no error of measuring.
+        # The simulated engine's thread wakes late too: its own delay is not a measuring error.
         errors.append(result.metrics.ttft_from_issue_ms.p99 - TTFT_MS)
         row = " ".join(f"{error:10.3f}" for error in errors)
         print(f"{rate:10g} {result.metrics.queries.completed:10} {row}", flush=True)
@@ -102,10 +102,10 @@ def fidelity(rates: list[float], seconds: float) -> None:
 
 
 def saturation(rates: list[float], seconds: float) -> None:
-    """Print issue and report delays at rising rates, and what the run says of its client."""
+    """Print issue and report delays at rising rates, and the run's verdict on its client."""
     limits = [limit for limit in load_profile("mlperf-server").limits if "delay" in limit.metric]
-    print("the client under load: delays in ms at P99, and what a run says of it")
-    print(f"{'asked q/s':>9} {'done q/s':>9} {'issue':>9} {'report':>9}  verdict on the client")
+    print("the client under load: delays in ms at P99, and the run's verdict")
+    print(f"{'target q/s':>9} {'done q/s':>9} {'issue':>9} {'report':>9}  verdict on the client")
     for rate in rates:
         result = _simulated(rate, seconds, limits=[limit.model_dump() for limit in limits])
         metrics, verdict = result.metrics, result.verdict
@@ -144,9 +144,9 @@ def main() -> None:
     """Print the three tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="small", choices=sorted(SHAPES))
-    parser.add_argument("--rounds", type=int, default=15, help="of the first table")
-    parser.add_argument("--queries", type=int, default=96, help="of each round")
-    parser.add_argument("--seconds", type=float, default=10, help="at each rate")
+    parser.add_argument("--rounds", type=int, default=15, help="rounds of the first table")
+    parser.add_argument("--queries", type=int, default=96, help="queries of each round")
+    parser.add_argument("--seconds", type=float, default=10, help="duration of each rate")
     parser.add_argument("--rates", default="10,100,1000")
     parser.add_argument("--rising", default="1000,2000,4000,6000,8000,12000,16000", help="rates of the third table")
     arguments = parser.parse_args()

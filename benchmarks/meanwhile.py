@@ -1,4 +1,4 @@
-"""What was seen of a server and its machine while somebody asked it: by its own counters, NVML and the kernel."""
+"""Observe a server and its machine during a load: by the server's own counters, NVML and the kernel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmark.node.serving import cache_counters
 from benchmark.node.watch.cpu_time import stolen_s
 from benchmark.node.watch.nvml import Driver, NoDriver, driver
 
-# vLLM's histograms of its queries, in seconds.
+# vLLM's histograms of query times, in seconds.
 HISTOGRAMS = {"TTFT": "vllm_time_to_first_token_seconds", "TPOT": "vllm_request_time_per_output_token_seconds"}
 PARTS = ("_sum", "_count")
 METRICS_S = 5
@@ -23,7 +23,7 @@ LOOK_S = 0.25
 
 
 class Meanwhile:
-    """Looks from entry to exit: at a server's /metrics and at steal then, at the GPUs all the time."""
+    """Context manager that reads a server's /metrics and steal at entry and exit, and the GPUs all the time."""
 
     def __init__(self, engine: Engine) -> None:
         self._url = f"{engine.settings.benchmark_endpoint_urls[0]}{cache_counters.ROUTE}"
@@ -39,7 +39,7 @@ class Meanwhile:
         self._gpus.end()
 
     def beside(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return a row with what was seen, and a note of it; what nothing said is left out."""
+        """Return the row with the observed values and a note on them; missing values are left out."""
         means = self._means_ms()
         found = {f"server {name} mean": ms for name, ms in means.items()}
         said = [row.get("note", "")]
@@ -75,7 +75,7 @@ class Meanwhile:
 
 
 class _Gpus(threading.Thread):
-    """Looks at the GPUs that this process may use, four times a second; keeps what it sees while a kernel runs."""
+    """Reads the GPUs that this process may use, four times a second; keeps the values while a kernel runs."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -84,7 +84,7 @@ class _Gpus(threading.Thread):
         self._over = threading.Event()
 
     def run(self) -> None:
-        """Look until the end; a machine without a driver is not looked at."""
+        """Read until the end; do nothing on a machine without a driver."""
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         with suppress(NoDriver), driver() as asked:
             places = visible.split(",") if visible else map(str, range(asked.count()))
@@ -97,7 +97,7 @@ class _Gpus(threading.Thread):
                     self._look(asked, handle)
 
     def end(self) -> None:
-        """Look no more."""
+        """Stop reading."""
         self._over.set()
         self.join()
 

@@ -1,11 +1,11 @@
-"""What orchestrating costs: wall time minus the time that the nodes only sleep, over real sshd on loopback addresses.
+"""Measure what orchestrating costs: wall time minus the time nodes only sleep, over real sshd on loopback addresses.
 
-The controller's processor time per node comes first: on a real cluster nodes have cores of their own, here they share
-the controller's. Beside the job stand the same job with one more node, at which nobody answers SSH; one login a node
-and nothing else, the least that any way needs; and the naive design: one thread per host, `ssh host python -m benchmark
-run`, then `find` and `scp`. It runs the very same job, and has no preflight, no agreed start, no progress and no
-summary. Everything is provisioned before; all ways run in turn in each round. The controller's memory is measured in a
-round of its own.
+The controller's processor time per node comes first: on a real cluster nodes have their own cores, here they share the
+controller's. The job is compared with the same job with one more node where SSH does not answer; with only one login
+per node, the minimum that any way needs; and with the naive design: one thread per host, `ssh host python -m benchmark
+run`, then `find` and `scp`. The naive design runs the same job, but has no preflight, no agreed start, no progress and
+no summary. Everything is provisioned before; the ways alternate in each round. The controller's memory is measured in a
+separate round.
 
     python3 -m benchmarks.orchestration [--nodes 2 20 100 200] [--rounds 1] [--sleep 5]
 """
@@ -36,14 +36,14 @@ from tests.integration.ssh_nodes import CHECKOUT, PORT, Cluster, SshNode
 
 # The environment needs no torch: the simulated engine sleeps.
 REQUIREMENTS = "tests/data/requirements-light.txt"
-# How ansible-playbook ends where some nodes failed.
+# Exit code of ansible-playbook if some nodes failed.
 SOME_FAILED = 2
-# One more, at which nobody answers.
+# A further node where SSH does not answer.
 DEAD = {"dead": {"ansible_host": "127.1.250.1"}}
 OURS, ONE_DEAD, LOGINS, NAIVE = WAYS = (
     "benchmark.yml",
-    "one more node, dead",
-    "logins alone",
+    "with one dead node",
+    "logins only",
     "naive: ssh, find, scp",
 )
 HEADER = """\
@@ -52,9 +52,9 @@ HEADER = """\
 
 
 def profile(sleep_s: float) -> dict[str, Any]:
-    """Return a profile whose one query takes so long, in which the engine only sleeps.
+    """Return a profile with one query, during which the engine sleeps for `sleep_s`.
 
-    Within the window, so that nodes begin while none of them is at its end already, as with any real measurement.
+    It sleeps within the measuring window, so that all nodes have begun before any ends, as in a real measurement.
     """
     return {
         "name": "sleep",
@@ -73,7 +73,7 @@ def profile(sleep_s: float) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run. `wall_s` is beyond the sleep; `cpu_s` the controller's, with its ssh but not ssh's masters."""
+    """Cost of one run. `wall_s` excludes the sleep; `cpu_s` is the controller's, with ssh but without ssh's masters."""
 
     wall_s: float
     cpu_s: float
@@ -100,7 +100,7 @@ class Ours:
         self.venv = place / "venv"
         variables = {
             **self.job,
-            # Beside so many on two cores the verdict is not what this is about.
+            # With so many nodes on two cores the verdict does not matter.
             "benchmark_fail_on_invalid": False,
             "benchmark_results_dir": str(self.results),
             "benchmark_work_dir": f"{place}/nodes/{{{{ inventory_hostname }}}}",
@@ -120,7 +120,7 @@ class Ours:
         watch: Callable[[int], None] | None = None,
         expected: int = 0,
     ) -> None:
-        """Run a playbook; its output is shown where it ends otherwise. `watch` is called with its pid while it runs."""
+        """Run a playbook; show its output if its exit code is unexpected. `watch` is called with its pid meanwhile."""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         with tempfile.TemporaryFile("w+") as output:
             playing = subprocess.Popen(
@@ -137,14 +137,14 @@ class Ours:
                 raise SystemExit(output.read())
 
     def forget(self) -> None:
-        """Begin the next run without a connection that is open already."""
+        """Close open connections before the next run."""
         end_masters(self.control_path)
 
     def skew(self) -> tuple[float, float]:
-        """Return the newest run's skew and its uncertainty, in milliseconds; every node has to be counted."""
+        """Return the newest run's skew and its uncertainty, in milliseconds; every node must count."""
         result = json.loads((self.results / "latest" / "aggregated_datacenter_results.json").read_text())
         if result["counted"] != result["asked"]:
-            raise SystemExit(f"{result['counted']} of {result['asked']} nodes are counted: {result['nodes']}")
+            raise SystemExit(f"only {result['counted']} of {result['asked']} nodes count: {result['nodes']}")
         overlap = result["overlap"]
         return overlap["skew_ms"], overlap["uncertainty_ms"]
 
@@ -154,7 +154,7 @@ def _options(cluster: Cluster) -> list[str]:
 
 
 def logins(cluster: Cluster) -> None:
-    """Log in to each host once, and do nothing there."""
+    """Log in to each host once, without doing anything there."""
 
     def one(node: SshNode) -> None:
         subprocess.run(["ssh", *_options(cluster), "-p", str(PORT), node.address, ":"], check=True)
@@ -190,7 +190,7 @@ def naive(ours: Ours, cluster: Cluster, place: Path) -> None:
 
 
 def cost(work: Callable[[], None], sleep_s: float) -> Cost:
-    """Return what `work` costs."""
+    """Run `work` and return its cost."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     work()
     wall_s, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -199,7 +199,7 @@ def cost(work: Callable[[], None], sleep_s: float) -> Cost:
 
 
 def peak_memory_mib(ours: Ours, every_s: float = 1.0) -> float:
-    """Return the most memory that a whole job took on the controller, sampled."""
+    """Return the peak memory of a whole job on the controller in MiB, sampled."""
     most = 0.0
 
     def look(pid: int) -> None:
@@ -214,7 +214,7 @@ def peak_memory_mib(ours: Ours, every_s: float = 1.0) -> float:
 
 def measure(count: int, rounds: int, sleep_s: float, memory: bool) -> str:
     """Return one line of the table for `count` nodes."""
-    # Short: a socket's path has little room.
+    # Short, because the path of a socket is limited.
     place = Path(tempfile.mkdtemp(prefix="orch"))
     try:
         with farm(place / "cluster", count) as cluster:
@@ -252,10 +252,10 @@ def _median(values: list[float], digits: int) -> str:
 
 
 def main() -> None:
-    """Measure every number of nodes and print the table."""
+    """Measure each number of nodes and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, nargs="+", default=[2, 20, 100, 200])
-    parser.add_argument("--rounds", type=int, default=1, help="with fewer than 100 nodes, three times as many")
+    parser.add_argument("--rounds", type=int, default=1, help="rounds; with fewer than 100 nodes, three times as many")
     parser.add_argument("--sleep", type=float, default=5)
     parser.add_argument("--no-memory", action="store_true", help="leave out the round that measures memory")
     arguments = parser.parse_args()

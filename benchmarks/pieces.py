@@ -1,10 +1,11 @@
-"""How finely a server's stream is seen: how many tokens arrive in a piece, at Server rates and one query at a time.
+"""Measure how many tokens of a server's stream arrive in one piece, at Server rates.
 
     python3 -m benchmarks.pieces --model DIRECTORY --vllm-dir DIRECTORY --rates 1,16,31.25 --seconds 60
     python3 -m benchmarks.pieces --url http://127.0.0.1:8000 --name served --rates 1,4 --seconds 30
 
-Starts vLLM through the engine `vllm`, or asks a server that runs. Each row is a run of LoadGen's Server scenario at a
-rate: prompts of 60 to 2,500 random tokens, 128 tokens out. Limits in benchmark/records/sample.py rest on this.
+Starts vLLM through the engine `vllm`, or queries a running server. Each row is a run of LoadGen's Server scenario at
+one rate: prompts of 60 to 2,500 random tokens, 128 tokens out. The limits in benchmark/records/sample.py are based on
+these figures.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ HEADS = ("queries/s", "answers", "one piece", "coarse", "tokens a piece: P50", "
 
 
 def main() -> None:
-    """Start the engine, run each rate, print the table."""
+    """Start the engine, run each rate and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", default="", help="a server that runs; empty: vLLM is started")
+    parser.add_argument("--url", default="", help="URL of a running server; empty: vLLM is started")
     parser.add_argument("--name", default="served", help="with --url: the model's name there")
-    parser.add_argument("--model", default="", help="without --url: a directory with the model")
+    parser.add_argument("--model", default="", help="without --url: directory of the model")
     parser.add_argument("--vllm-dir", type=workloads.place, default=workloads.VLLM, help="vLLM's environment")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--vocabulary", type=int, default=32_000, help="token ids of the prompts are below")
-    parser.add_argument("--shrink", type=int, default=1, help="shorter prompts and answers by this factor")
+    parser.add_argument("--vocabulary", type=int, default=32_000, help="token ids of the prompts are below this")
+    parser.add_argument("--shrink", type=int, default=1, help="divide the lengths of prompts and answers by this")
     parser.add_argument("--rates", default="1,16,31.25", help="queries per second")
     parser.add_argument("--seconds", type=float, default=60)
     arguments = parser.parse_args()
@@ -71,7 +72,7 @@ def _run(
 ) -> Columns:
     options = {"scenario": "Server", "probe_duration_ms": int(seconds * 1000), "probe_query_count": 1}
     recorder = Recorder(engine, None, now_ns(), lambda sample, done: None)
-    # LoadGen asks each prompt once at least, however long that takes.
+    # LoadGen issues each prompt at least once, however long that takes.
     prompts = tuple(query.prompt for query in work.queries())[: max(1, round(rate * seconds))]
     conditions = Conditions(directory, rate, "probe", prefix)
     outcome = make_scenario("loadgen", options).run(Workload(prompts, None, 0), recorder, conditions)

@@ -1,4 +1,4 @@
-"""playbooks/benchmark.yml on nodes that all are this machine, each with GPUs of its own; nothing is installed."""
+"""Run playbooks/benchmark.yml on nodes that are all this machine, each with its own GPUs; nothing is installed."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ from benchmarks.against_vllm import figures
 from benchmarks.apart import Row
 
 ROOT = Path(__file__).resolve().parents[1]
-# Until the nodes are stopped and the summary is written; and what a playbook takes beside its nodes.
+# Seconds to stop the nodes and write the summary; seconds that a playbook takes besides its nodes.
 STOP_S, AROUND_S = 60, 60
-# Where each prompt is asked for equally often, as MLPerf does, a load has a multiple of so many queries.
+# With each prompt issued equally often, as in MLPerf, a load has a multiple of this number of queries.
 PROMPTS = 512
-# Workload B, as a profile says it: prompts as long as CNN/DailyMail's articles.
+# Workload B as a profile's distribution: prompts as long as CNN/DailyMail's articles.
 LENGTHS = {"mean": 781, "stddev": 388, "least": 60, "most": 2500}
 ANSWER = 128
 
 
 @dataclass(frozen=True)
 class Ran:
-    """How a playbook ended, what it printed of its first failure or at its end, and the run that it made."""
+    """A playbook's exit code, its first failure or last output, and the directory of its run."""
 
     code: int
     words: str
     directory: Path
 
     def result(self, node: str) -> NodeResult:
-        """Return what was measured of a node, or of the driver. Raises InputError where there is nothing."""
+        """Return the result of a node or of the driver. Raises InputError if there is none."""
         found = list(self._place(node).glob(NODE_RESULTS))
         if not found:
-            raise InputError(f"The playbook ended with exit code {self.code} and no result of {node}: {self.words}")
+            raise InputError(f"The playbook exited with code {self.code} without a result of {node}: {self.words}")
         return read_record(found[0], NodeResult)
 
     def row(self, node: str) -> Row:
-        """Return the figures of a row, by the samples of a node or of the driver, with the run's own verdict."""
+        """Return a row's figures, from the samples of a node or of the driver, with the run's own verdict."""
         result = self.result(node)
         verdict = result.verdict
         if result.status != "complete" or verdict is None:
@@ -64,24 +64,24 @@ class Ran:
 
     @property
     def cluster(self) -> ClusterResult:
-        """What the run as a whole came to. Raises InputError where there is no summary."""
+        """The summary of the whole run. Raises InputError if there is none."""
         return read_record(self.directory / RESULT_FILE, ClusterResult)
 
 
 @dataclass(frozen=True)
 class Playbook:
-    """What all runs have in common."""
+    """Settings that all runs share."""
 
     place: Path
-    """A directory for their files."""
+    """Directory of their files."""
     model: str
-    """A directory; empty: the profiles need none."""
+    """Directory of the model; empty: the profiles need none."""
     device: str
     dtype: str
     limit_s: int
-    """Until a node is ready, and then until it has measured."""
+    """Seconds for a node to get ready, and again for it to measure."""
     keep: Path | None = None
-    """Where what people read of each run goes."""
+    """Directory to which each run's summary, report and logs are copied."""
 
     def run(self, name: str, nodes: Mapping[str, Mapping[str, Any]], **settings: Any) -> Ran:
         """Measure on these nodes: `gpus` are entries of CUDA_VISIBLE_DEVICES, their other keys settings."""
@@ -109,7 +109,7 @@ class Playbook:
                 shutil.copyfile(file, target / f"{of}{file.name}")
 
     def _play(self, inventory: Path, output: Any) -> int:
-        """Run the playbook; one that takes too long is told to end, and ends its nodes."""
+        """Run the playbook; if it takes too long, interrupt it, so that it stops its nodes."""
         command = [sys.executable, "-m", "ansible", "playbook", "playbooks/benchmark.yml", "-i", str(inventory)]
         environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
         with subprocess.Popen(
@@ -144,7 +144,7 @@ class Playbook:
             "benchmark_timeout_s": self.limit_s,
             "benchmark_sync_timeout_s": self.limit_s,
             "benchmark_fail_on_invalid": False,
-            # On GPUs nodes of one machine are nodes; on its CPUs they are only for trying things out.
+            # Nodes on separate GPUs of one machine are real nodes; on its CPUs they are only for testing.
             "benchmark_shared_machine": self.device == "cpu",
             "hf_cache_source": "none",
             "hf_cache_dir": str(self.place / "huggingface"),
@@ -154,7 +154,7 @@ class Playbook:
         }
 
     def _environment(self) -> Path:
-        """Return a directory whose bin/python3 is this very Python, wherever its own prefix may be."""
+        """Return a directory whose bin/python3 runs this Python, wherever its own prefix is."""
         program = self.place / "environment" / "bin" / "python3"
         if not program.exists():
             program.parent.mkdir(parents=True)
@@ -164,9 +164,9 @@ class Playbook:
 
 
 def write_profile(place: Path, name: str, load: dict[str, Any], prompts: int, shrink: int = 1) -> str:
-    """Write an `mlperf-` profile with other prompts, those of workload B, and with `load`; return its path.
+    """Write an `mlperf-` profile with the prompts of workload B and with `load`; return its path.
 
-    `load`: LoadGen's options of the scenario. `shrink`: prompts and answers are shorter by this factor.
+    `load`: LoadGen's options of the scenario. `shrink`: divides the lengths of prompts and answers.
     """
     base = load_profile(name)
     lengths = {key: max(1, tokens // shrink) for key, tokens in LENGTHS.items()}
@@ -189,7 +189,7 @@ def write_profile(place: Path, name: str, load: dict[str, Any], prompts: int, sh
 
 
 def write_without_limits(place: Path, name: str, metrics: Collection[str]) -> str:
-    """Write a profile without the limits of some metrics; return its path."""
+    """Write a profile without the limits of the given metrics; return its path."""
     content = load_profile(name).model_dump(mode="json", exclude_defaults=True)
     content["limits"] = [limit for limit in content["limits"] if limit["metric"] not in metrics]
     path = place / f"{name}.yaml"

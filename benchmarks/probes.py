@@ -1,7 +1,6 @@
-"""The hardware probes beside an independent way: each figure from three runs, its spread, and the ratio of the two.
+"""Compare the hardware probes with an independent method: each figure of three runs, its spread, and the ratio.
 
-Of several GPUs the first is shown, which is probed while the others are.
-
+With several GPUs all are probed at the same time, and the first one's figures are shown.
 python3 -m benchmarks.probes
 """
 
@@ -20,13 +19,15 @@ from benchmark.node.probes.interfaces import Gpu
 from benchmark.records.probes import Measured
 
 RUNS = 3
-HEADER = "| figure | median | unit | spread, % | independent way | ratio |\n| --- | ---: | --- | ---: | ---: | ---: |"
+HEADER = (
+    "| figure | median | unit | spread, % | independent method | ratio |\n| --- | ---: | --- | ---: | ---: | ---: |"
+)
 
 
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--directory", type=Path, default=Path("/usr/lib"), help="whose largest file is read")
+    parser.add_argument("--directory", type=Path, default=Path("/usr/lib"), help="directory whose largest file is read")
     arguments = parser.parse_args()
     import torch
 
@@ -53,7 +54,7 @@ def main() -> None:
 
 
 def independent(torch: Any) -> dict[str, float]:
-    """Return the same figures by `triton.testing.do_bench` and kernels of their own."""
+    """Return the same figures by `triton.testing.do_bench` with separate kernels."""
     import triton
 
     def seconds(work: Callable[[], Any]) -> float:
@@ -62,7 +63,7 @@ def independent(torch: Any) -> dict[str, float]:
     found = _memory(torch, seconds)
     size = matrix_rate.SIZE
     for name, _, product in matrix_rate.products(Gpu(torch, 0, ""), size):
-        # Twice in a row, the first to warm the GPU up: do_bench leaves it pauses, in which it cools.
+        # Twice in a row, the first time to warm the GPU up: in the pauses of do_bench it cools.
         _looped_s(torch, product)
         found[f"matrix_{name}"] = 2 * size**3 / _looped_s(torch, product) / 1e12
         found[f"matrix_{name}, do_bench"] = 2 * size**3 / seconds(product) / 1e12
@@ -74,7 +75,7 @@ def independent(torch: Any) -> dict[str, float]:
 
 
 def _looped_s(torch: Any, work: Callable[[], Any], within_s: float = 1.0) -> float:
-    """Return the time of `work` by the host's clock, over about a second of it."""
+    """Return the seconds of `work` by the host's clock, repeating it for about a second."""
     torch.cuda.synchronize()
     began, done = time.perf_counter(), 0
     while (taken := time.perf_counter() - began) < within_s:

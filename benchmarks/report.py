@@ -1,4 +1,4 @@
-"""What report.html costs: CPU seconds for loading matplotlib and for drawing, the page's size, the process's memory.
+"""Measure what report.html costs: CPU seconds for loading matplotlib and drawing, the page's size, the memory.
 
 python benchmarks/report.py results/<run id>
 """
@@ -14,7 +14,7 @@ from benchmark.cluster.aggregate import gather
 
 
 def main(run_dir: Path) -> None:
-    """Read the run, load what draws, draw it three times, and print what each took."""
+    """Read the run, load the drawing code, draw three times, and print the cost of each."""
     began = time.process_time()
     gathered = gather(run_dir)
     read = time.process_time()
@@ -31,7 +31,7 @@ def main(run_dir: Path) -> None:
     print(f"load matplotlib   {loaded - read:6.2f} s")
     print(f"draw, first time  {drawn[0]:6.2f} s")
     print(f"draw, again       {min(drawn[1:]):6.2f} s")
-    print(f"memory            {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:6.0f} MiB at most")
+    print(f"memory            {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:6.0f} MiB peak")
 
 
 if __name__ == "__main__":

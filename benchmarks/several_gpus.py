@@ -1,24 +1,24 @@
-"""What two GPUs of a machine do as replicas, as a cluster of two nodes, as one copy of a model: a table, and ratios.
+"""Measure two GPUs of a machine as replicas, as a cluster of two nodes and as one copy of a model: table and ratios.
 
     python3 -m benchmarks.several_gpus --model DIRECTORY --vllm-dir DIRECTORY --parts one,replicas,cluster --json a.json
     python3 -m benchmarks.several_gpus ... --gpus 1 --parts vllm --json b.json          # beside `one`, on the other GPU
     python3 -m benchmarks.several_gpus --parts '' --earlier a.json b.json               # the ratios of both
 
-Each part runs by itself, in a process that ends after --part-s. Loads are workload B: Offline, all queries at once, and
-LoadGen's Server at a rate, within 2000 ms to the first token and 100 ms for each further one (P99).
+Each part runs in its own process, which is ended after --part-s. Loads are workload B: Offline, all queries at once,
+and LoadGen's Server at a rate, with limits of 2000 ms for TTFT and 100 ms for TPOT (P99).
 
-by the playbook (`benchmark.yml`; the nodes are this machine, each with GPUs of its own; nothing is installed):
+with the playbook (`benchmark.yml`; the nodes are this machine, each with its own GPUs; nothing is installed):
   one         `continuous` on the first GPU: --queries, --rate
-  replicas    the same on one node with two GPUs: twice as many, twice the rate
-  cluster     the same by two nodes with a GPU each, as one system under one LoadGen
-  sequential  the profile quick-generate without limits of its speed: on one GPU, and spread over two
+  replicas    the same on one node with two GPUs: twice the queries, twice the rate
+  cluster     the same on two nodes with a GPU each, as one system with one LoadGen
+  sequential  the profile quick-generate without speed limits: on one GPU, and spread over two
   nodes       the profile quick on two nodes with a GPU each
   probes      the profile hardware on one node with two GPUs, three times: each figure's median and spread
-by LoadGen and the engine `vllm` (as benchmarks/against_vllm.py):
+with LoadGen and the engine `vllm` (as benchmarks/against_vllm.py):
   vllm        one copy on one GPU: --queries, --rate
-  tensor      one copy over two, tensor parallel; pipeline: in two parts; data: a copy on each, twice of all
-by neither:
-  tokens      greedy tokens in float32 of a small model, of all ways to spread it beside one GPU
+  tensor      one copy over two GPUs, tensor parallel; pipeline: in two stages; data: a copy on each, twice the load
+with neither:
+  tokens      greedy tokens of a small model in float32, for every parallelism, compared with one GPU
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ COLUMNS = {
     **{"part": 10, "load": 24, "GPUs": 4, "queries": 7, "valid": 5, "QPS": 6, "tokens/s": 8},
     **{"TTFT P50": 8, "P99": 8, "TPOT mean": 9, "TPOT P99": 8},
 }
-# The first part's rates are divided by so many times the second's; the ratio that is wanted, where one is.
+# The first part's rates are divided by this multiple of the second's; the target of the ratio, if there is one.
 RATIOS: tuple[tuple[str, str, int, tuple[float, float] | None], ...] = (
     ("replicas", "one", 2, (0.97, 1.1)),
     ("cluster", "replicas", 1, (0.97, 1.03)),
@@ -58,7 +58,7 @@ PROBES = 3
 
 
 def by_playbook(part: str, given: argparse.Namespace, place: Path, gpus: Sequence[str]) -> Iterator[Row]:
-    """Measure a load of each kind: on one node with all `gpus`, or on a node for each as one system."""
+    """Measure a load of each kind: on one node with all `gpus`, or on one node per GPU as one system."""
     playbook = _playbook(given, place)
     nodes: dict[str, dict[str, Any]] = {"node": {"gpus": gpus}}
     settings: dict[str, Any] = {}
@@ -75,11 +75,11 @@ def by_playbook(part: str, given: argparse.Namespace, place: Path, gpus: Sequenc
 
 
 def sequential(part: str, given: argparse.Namespace, place: Path, gpus: Sequence[str]) -> Iterator[Row]:
-    """Measure plain `generate`, on one GPU and spread over all; its speed is the CPU's, and no limit."""
+    """Measure plain `generate`, on one GPU and spread over all, without speed limits: the CPU sets its speed."""
     profile = write_without_limits(place, "quick-generate", ("qps", "latency_ms.p99"))
     for used in (gpus[:1], gpus):
         spread = {"benchmark_engine_options": {"tensor_parallel": len(used)}} if len(used) > 1 else {}
-        # Spread over processes of the CPU it is one replica too.
+        # Spread over processes on the CPU it is one replica too.
         node = {"gpus": used, **({"benchmark_replicas": "auto"} if spread and given.device == "cpu" else {})}
         name = f"{part}-{len(used)}"
         ran = _playbook(given, place).run(name, {"node": node}, benchmark_profile=profile, **spread)
@@ -87,7 +87,7 @@ def sequential(part: str, given: argparse.Namespace, place: Path, gpus: Sequence
 
 
 def quick_nodes(part: str, given: argparse.Namespace, place: Path, gpus: Sequence[str]) -> Iterator[Row]:
-    """Measure the default profile, with its probes, on a node for each GPU."""
+    """Measure the default profile, with its probes, on one node per GPU."""
     nodes = {f"node{n}": {"gpus": [gpu]} for n, gpu in enumerate(gpus)}
     ran = _playbook(given, place).run(part, nodes, benchmark_profile="quick", benchmark_probes="on")
     for node in nodes:
@@ -98,14 +98,14 @@ def quick_nodes(part: str, given: argparse.Namespace, place: Path, gpus: Sequenc
 
 
 def probes(part: str, given: argparse.Namespace, place: Path, gpus: Sequence[str]) -> Iterator[Row]:
-    """Measure the hardware alone."""
+    """Measure only the hardware."""
     found: dict[str, list[float]] = {}
     units: dict[str, str] = {}
     asked = {"benchmark_profile": "hardware", "benchmark_probes": "on"}
     for number in range(1, PROBES + 1):
         ran = _playbook(given, place).run(f"{part}-{number}", {"node": {"gpus": gpus}}, **asked)
         if (measured := ran.result("node").probes) is None:
-            raise RuntimeError(f"No probes were made: {ran.words}")
+            raise RuntimeError(f"There are no probes: {ran.words}")
         for where, figures in measured.places():
             for name, figure in figures.items():
                 called = f"{where} {name}".strip()
@@ -124,7 +124,7 @@ def probes(part: str, given: argparse.Namespace, place: Path, gpus: Sequence[str
 
 
 def by_vllm(part: str, given: argparse.Namespace, place: Path, gpus: Sequence[str]) -> Iterator[Row]:
-    """Measure vLLM's copies through LoadGen: Offline and Server, by one server."""
+    """Measure vLLM's copies with LoadGen: Offline and Server, on one server."""
     options = {"tensor": {"tensor_parallel_size": 2}, "pipeline": {"pipeline_parallel_size": 2}}.get(part, {})
     times = len(gpus) if part == "data" else 1
     kinds = given.loads.split(",")
@@ -146,11 +146,11 @@ def by_vllm(part: str, given: argparse.Namespace, place: Path, gpus: Sequence[st
 
 
 def tokens(part: str, given: argparse.Namespace, place: Path, gpus: Sequence[str]) -> Iterator[Row]:
-    """Compare the tokens of all ways."""
+    """Compare the tokens of all engines and parallelisms."""
     return greedy.compare(given.vllm_dir, given.device, gpus, 0.7 * given.part_s, place)
 
 
-# How many GPUs a part needs, and what it does with them.
+# The number of GPUs that a part needs, and its function.
 Measure = Callable[[str, argparse.Namespace, Path, Sequence[str]], Iterator[Row]]
 PARTS: dict[str, tuple[int, Measure]] = {
     "one": (1, by_playbook),
@@ -168,7 +168,7 @@ PARTS: dict[str, tuple[int, Measure]] = {
 
 
 def rows_of(part: str, given: argparse.Namespace, place: Path) -> Iterator[Row]:
-    """Yield a part's rows, measured in a process of its own, or why there are none."""
+    """Yield a part's rows, measured in a separate process, or the reason why there are none."""
     needs, measure = PARTS[part]
     gpus = given.gpus.split(",")[:needs]
     if len(gpus) < needs:
@@ -180,18 +180,18 @@ def rows_of(part: str, given: argparse.Namespace, place: Path) -> Iterator[Row]:
 
 
 def ratios(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield a line for each load that two parts had, and one for `sequential` on two GPUs beside one."""
+    """Yield a line for each load that both parts ran, and one for `sequential` on two GPUs against one."""
     for part, other, times, wanted in RATIOS:
         for kind in (OFFLINE, SERVER):
             one, two = (_last(rows, name, kind) for name in (part, other))
-            # A schedule sets how many queries there are: what is served of it is to be the same.
+            # Under Server the schedule sets the tokens/s, so compare the queries that were served.
             rate = "tokens/s" if kind == OFFLINE else "QPS"
             if one.get(rate) and two.get(rate):
                 ratio = one[rate] / (times * two[rate])
                 said = f"{part} / {f'{times} x ' if times > 1 else ''}{other}, {kind}: {rate} {ratio:.3f}"
                 if wanted:
                     met = "met" if wanted[0] <= ratio <= wanted[1] else "MISSED"
-                    said += f" ({wanted[0]} to {wanted[1]} wanted: {met})"
+                    said += f" (target {wanted[0]} to {wanted[1]}: {met})"
                 yield ", ".join([said, *_times(one, two)])
     alone, spread = (
         next((row for row in reversed(rows) if row["part"] == "sequential" and row.get("GPUs") == count), {})
@@ -216,7 +216,7 @@ def _playbook(given: argparse.Namespace, place: Path) -> Playbook:
 
 
 def _profile(kind: str, given: argparse.Namespace, place: Path, times: int) -> str:
-    """Write the profile of a load that is `times` as large as for one GPU."""
+    """Write the profile of a load that is `times` the load of one GPU."""
     if kind == OFFLINE:
         count = given.queries * times
         load = {"min_duration_ms": 0, "min_query_count": count, "max_query_count": count}
@@ -227,36 +227,38 @@ def _profile(kind: str, given: argparse.Namespace, place: Path, times: int) -> s
 
 
 def main() -> None:
-    """Run the parts in the order in which they are named."""
+    """Run the parts in the given order."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="", help="a directory with the model")
+    parser.add_argument("--model", default="", help="directory of the model")
     parser.add_argument("--vllm-dir", type=workloads.place, default=workloads.VLLM, help="vLLM's environment")
-    parser.add_argument("--parts", default=",".join(PARTS), help="which, in which order; '': only the ratios")
-    parser.add_argument("--loads", default=f"{OFFLINE},{SERVER}", help="of the parts that have both")
+    parser.add_argument("--parts", default=",".join(PARTS), help="parts to run, in order; '': only the ratios")
+    parser.add_argument("--loads", default=f"{OFFLINE},{SERVER}", help="loads of the parts that have both")
     parser.add_argument("--gpus", default=os.environ.get("CUDA_VISIBLE_DEVICES", "0,1"), help="by nvidia-smi's numbers")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--vocabulary", type=int, default=128_000, help="token ids of the prompts for vLLM are below")
-    parser.add_argument("--shrink", type=int, default=1, help="shorter prompts and answers by this factor")
-    parser.add_argument("--queries", type=int, default=1024, help="of Offline, for one GPU")
-    parser.add_argument("--rate", type=float, default=31.25, help="of Server, in queries/s for one GPU")
-    parser.add_argument("--seconds", type=float, default=60, help="of Server")
-    parser.add_argument("--vllm-options", type=json.loads, default={}, help="JSON: more options of the engine vllm")
+    parser.add_argument("--vocabulary", type=int, default=128_000, help="token ids of vLLM's prompts are below this")
+    parser.add_argument("--shrink", type=int, default=1, help="divide the lengths of prompts and answers by this")
+    parser.add_argument("--queries", type=int, default=1024, help="queries of Offline, for one GPU")
+    parser.add_argument("--rate", type=float, default=31.25, help="queries/s of Server, for one GPU")
+    parser.add_argument("--seconds", type=float, default=60, help="duration of Server")
+    parser.add_argument("--vllm-options", type=json.loads, default={}, help="JSON: further options of the engine vllm")
     parser.add_argument(
-        "--run-s", type=int, default=240, help="a playbook's run may take so long to load, or to measure"
+        "--run-s", type=int, default=240, help="seconds that a playbook's run may load, and again measure"
     )
-    parser.add_argument("--part-s", type=float, default=480, help="a part may take so long; then it is ended")
-    parser.add_argument("--keep", type=Path, help="copy the playbook's summaries, reports and logs there")
-    parser.add_argument("--json", type=Path, help="write the table there too, after each row")
-    parser.add_argument("--earlier", type=Path, nargs="*", default=[], help="such files, for the ratios")
+    parser.add_argument("--part-s", type=float, default=480, help="seconds after which a part is ended")
+    parser.add_argument("--keep", type=Path, help="copy the playbook's summaries, reports and logs to this directory")
+    parser.add_argument("--json", type=Path, help="also write the table to this file, after each row")
+    parser.add_argument(
+        "--earlier", type=Path, nargs="*", default=[], help="such files of earlier calls, for the ratios"
+    )
     given = parser.parse_args()
     parts = [part for part in given.parts.split(",") if part]
     if unknown := sorted({*parts} - {*PARTS}):
-        parser.error(f"--parts: {', '.join(unknown)} is none of {', '.join(PARTS)}")
+        parser.error(f"--parts: {', '.join(unknown)} is not one of {', '.join(PARTS)}")
     if unknown := sorted({*given.loads.split(",")} - {OFFLINE, SERVER}):
         parser.error(f"--loads: {', '.join(unknown)} is neither {OFFLINE} nor {SERVER}")
     if not given.model and {*parts} - {"tokens", "probes"}:
-        parser.error("--model: name a directory with a model")
+        parser.error("--model: give the directory of a model")
     table = Table(COLUMNS, {key: str(value) for key, value in vars(given).items()})
     earlier = [row for path in given.earlier for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:

@@ -1,8 +1,8 @@
-"""Models of a known shape with random values, made on the device: they cost the same time as real weights.
+"""Make models of a known shape with random weights, on the device: they take the same time as real weights.
 
     python3 -m benchmarks.shapes llama-3.1-8b DIRECTORY [--dtype bfloat16] [--device cuda]
 
-writes one, with a tokenizer, for all that reads a model from the disk.
+writes one to the disk, with a tokenizer, for programs that read a model from there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from benchmark.node.model.load import LoadedModel
 from benchmark.node.model.tiny import make_tiny_model
 
-# As many files as Llama-3.1-8B has.
+# The number of files of Llama-3.1-8B.
 SHARDS = 4
 
 # config.json of meta-llama/Llama-3.1-8B-Instruct
@@ -40,9 +40,9 @@ TINY: dict[str, Any] = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 4096,
 }
-# Large enough that a step on a CPU is mostly the model, small enough to wait for.
+# Large enough that the model dominates a step on a CPU, small enough to wait for.
 SMALL: dict[str, Any] = {**TINY, "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4}
-# config.json of meta-llama/Llama-3.2-1B-Instruct, but for embeddings that are not tied: 3 GB in half precision.
+# config.json of meta-llama/Llama-3.2-1B-Instruct, except that embeddings are not tied: 3 GB in half precision.
 LLAMA_3_2_1B: dict[str, Any] = {
     **LLAMA_3_1_8B,
     **{"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "head_dim": 64},
@@ -51,7 +51,7 @@ SHAPES = {"llama-3.1-8b": LLAMA_3_1_8B, "llama-3.2-1b": LLAMA_3_2_1B, "small": S
 
 
 def make_on_device(shape: str, dtype: str, device: str) -> LoadedModel:
-    """Return a model of that shape with random values; it has no tokenizer: give it prompts of token ids."""
+    """Return a model of the shape with random values; it has no tokenizer, so give it prompts of token ids."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -70,9 +70,9 @@ def make_on_device(shape: str, dtype: str, device: str) -> LoadedModel:
 
 
 def write_model(model: Any, directory: Path) -> list[Path]:
-    """Write a model, with a tokenizer that has a word for each of its token ids; return the files of its weights.
+    """Write a model, with a tokenizer that has a word for each token id; return the files of its weights.
 
-    What a model of random weights answers is any of them, and a server turns it into text.
+    A model of random weights may answer any token id, and a server turns it into text.
     """
     total = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     model.save_pretrained(directory, max_shard_size=-(-total // SHARDS))
@@ -90,7 +90,7 @@ def write_model(model: Any, directory: Path) -> list[Path]:
 
 
 def main() -> None:
-    """Make a model and write it."""
+    """Make a model and write it to the disk."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shape", choices=sorted(SHAPES))
     parser.add_argument("directory", type=Path)

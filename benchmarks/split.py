@@ -1,4 +1,4 @@
-"""Where the time of continuous batching goes: what the generation thread does on the CPU, and what the GPU computes."""
+"""Split the time of continuous batching: the generation thread's work on the CPU, and the GPU's kernels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-# By the names of the GPU's kernels; the first that fits.
+# Kinds of work by the names of the GPU's kernels; the first match counts.
 KINDS = {
     "sampling": r"argmax|softmax|multinomial|cumsum",
     "attention": r"flash|fmha|attention|^_answer|^_join|^_read",
@@ -22,7 +22,7 @@ OTHER = "small operations"
 
 
 def kind(kernel: str) -> str:
-    """Return what a kernel of that name does."""
+    """Return the kind of work of a kernel with this name."""
     name = kernel.lower()
     return next((one for one, pattern in KINDS.items() if re.search(pattern, name)), OTHER)
 
@@ -34,16 +34,16 @@ class Split:
     wall_s: float = 0.0
     steps: int = 0
     cpu_s: dict[str, float] = field(default_factory=dict)
-    """Of the generation thread, by what it did; waiting for the GPU is part of `updating`."""
+    """CPU seconds of the generation thread by activity; waiting for the GPU is part of `updating`."""
     gpu_s: dict[str, float] = field(default_factory=dict)
-    """Of the GPU, by kind of kernel."""
+    """GPU seconds by kind of kernel."""
     busy_s: float = 0.0
-    """In which the GPU computed anything."""
+    """Seconds in which the GPU computed anything."""
     kernels: dict[str, tuple[int, float]] = field(default_factory=dict)
-    """The longest: how often, seconds."""
+    """The kernels that took longest in total: number of calls, seconds."""
 
     def sentence(self) -> str:
-        """Say it, per step."""
+        """Return the times per step as a sentence."""
         per_step = {name: 1e3 * value / max(1, self.steps) for name, value in {**self.cpu_s, **self.gpu_s}.items()}
         cpu = ", ".join(f"{name} {per_step[name]:.2f}" for name in self.cpu_s)
         gpu = ", ".join(f"{name} {per_step[name]:.2f}" for name in self.gpu_s)
@@ -54,7 +54,7 @@ class Split:
 
 @contextmanager
 def watch(engine: Any, gpu: bool) -> Iterator[Split]:
-    """Measure what a continuous engine does inside the block. With `gpu`, under torch's profiler, which costs some."""
+    """Measure a continuous engine inside the block. With `gpu`, use torch's profiler, which costs some time."""
     split = Split()
     processor, router, manager = engine._manager.batch_processor, engine._router, engine._manager
     places = (

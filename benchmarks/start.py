@@ -1,4 +1,4 @@
-"""Start an engine on a model on the disk, in a process of its own, and print how long each stage took as JSON.
+"""Start an engine with a model from the disk, in a separate process, and print the time of each stage as JSON.
 
 benchmarks/engine.py runs it for its part `load`:
 
@@ -22,7 +22,7 @@ from benchmark.settings import Settings
 
 
 def forget_cached(files: list[Path]) -> None:
-    """Have the system drop the files from its memory, as far as it does that: the next reading is from the disk."""
+    """Ask the system to drop the files from its page cache, so that the next read comes from the disk."""
     for path in files:
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -30,7 +30,7 @@ def forget_cached(files: list[Path]) -> None:
 
 
 def start_apart(settings: Settings, engine: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Start an engine in a new process and return its details, with `age_s`, the process's age when it was ready."""
+    """Start an engine in a new process; return its details with `age_s`, the process's age when it was ready."""
     words = [settings.benchmark_model, "--engine", engine, "--options", json.dumps(options)]
     words += ["--dtype", settings.benchmark_dtype, "--device", settings.benchmark_device]
     command = [sys.executable, "-m", "benchmarks.start", *words]
@@ -41,7 +41,7 @@ def start_apart(settings: Settings, engine: str, options: dict[str, Any]) -> dic
 
 
 def main() -> int:
-    """Start the engine and print."""
+    """Start the engine and print its details."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--engine", default="continuous")

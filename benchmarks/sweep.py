@@ -1,11 +1,11 @@
-"""A sweep on an engine whose capacity is known, held against theory: the simulated one with so many servers.
+"""Compare a sweep with theory, on an engine of known capacity: the simulated one with a given number of servers.
 
-A closed queue without pauses gives min(n in flight, servers) / service time. Ends non-zero where the knee is further
-than 5 % from the number of servers, or a rate more than 2 % from theory.
+A closed queue without pauses gives min(n in flight, servers) / service time. Exits non-zero if the knee is more than
+5 % from the number of servers, or a rate more than 2 % from theory.
 
     python3 -m benchmarks.sweep [--servers 12] [--service-s 0.5] [--rounds 16] [--rates]
 
-With --rates the ladder is of rates (LoadGen's Server): the highest rate is then held against servers / service time.
+With --rates the ladder has rates (LoadGen's Server), and the highest rate is compared with servers / service time.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ TOKENS = 16
 
 
 def main() -> int:
-    """Run one node's sweep and print it beside theory."""
+    """Run one node's sweep and print it next to theory."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--servers", type=int, default=12)
     parser.add_argument("--service-s", type=float, default=0.5)
-    parser.add_argument("--rounds", type=int, default=16, help="queries for each in flight, or for each server")
+    parser.add_argument("--rounds", type=int, default=16, help="queries per query in flight, or per server")
     parser.add_argument("--rates", action="store_true")
     given = parser.parse_args()
     capacity = given.servers / given.service_s
@@ -43,7 +43,7 @@ def main() -> int:
     shown = Table({"load": 8, "theory": 10, "measured": 10, "off %": 8}, vars(given))
     worst = 0.0
     for point in curve.points:
-        # Shares are of what a burst reaches, which ends with a system that empties: only the highest rate is judged.
+        # Shares refer to the rate of a burst, at whose end the system runs empty: only the highest rate is judged.
         theory = None if given.rates else min(point.step, given.servers) / given.service_s
         off = (point.qps or 0) / theory - 1 if theory else None
         worst = max(worst, abs(off or 0))
@@ -71,7 +71,7 @@ def measured(directory: Path, given: argparse.Namespace) -> Curve:
         "sweep": {"rate": [0.1, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.3]},
     }
     base = resolve({"benchmark_profile": "self-test", "benchmark_device": "cpu"})
-    # A tenth of the service for the first token.
+    # The first token takes a tenth of the service time.
     ttft_ms = 100 * given.service_s
     engine = {"ttft_ms": ttft_ms, "tpot_ms": 9 * ttft_ms / (TOKENS - 1), "slots": given.servers}
     changes: dict[str, Any] = {"name": "sweep", "samples": None, "limits": [], "engine_options": engine}

@@ -1,4 +1,4 @@
-"""One table on standard output, a row as soon as it is known, and the same as JSON."""
+"""A table on standard output, printed row by row, and the same as JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Table:
-    """Rows under named columns of given widths, and remarks between them; values keep their precision for JSON."""
+    """Rows under named columns of given widths, with remarks between them; JSON keeps the full precision."""
 
     def __init__(self, columns: dict[str, int], about: dict[str, Any]) -> None:
         self.columns = columns
@@ -16,7 +16,7 @@ class Table:
         self.rows: list[dict[str, Any]] = []
 
     def add(self, row: dict[str, Any]) -> None:
-        """Print a row: values of columns, and a `note` after them. Other values are kept for JSON alone."""
+        """Print a row: values of columns, and a `note` after them. Other values are kept for JSON only."""
         if not self.rows:
             self._print(" ".join(f"{name:>{width}}" for name, width in self.columns.items()))
         self.rows.append(row)
@@ -24,7 +24,7 @@ class Table:
         self._print(" ".join(cells) + (f"  {row['note']}" if row.get("note") else ""))
 
     def say(self, text: str, **values: Any) -> None:
-        """Print a remark, and keep its values."""
+        """Print a remark, and keep its values for JSON."""
         self.about |= values
         self._print(text)
 

@@ -1,6 +1,6 @@
-"""What does watching the node cost? The same prompts to the engine `continuous` with and without it, in turn.
+"""Measure what watching the node costs: the same prompts through `continuous`, alternately with and without it.
 
-A model of random weights is made on the device: no network is asked. With a GPU, NVML is asked as in a run.
+A model with random weights is made on the device; no network is needed. With a GPU, NVML is queried as in a run.
 
     python3 benchmarks/telemetry.py [--rounds 15] [--shape small] [--queries 96]
     python3 benchmarks/telemetry.py --device cuda --dtype bfloat16 --shape llama-3.1-8b --rounds 9 --queries 256
@@ -31,12 +31,12 @@ PATIENCE_S = 600
 
 
 def throughput(engine: continuous.Engine, work: workloads.Workload) -> float:
-    """Return tokens/s of the prompts, all at once."""
+    """Return tokens/s of the prompts, issued all at once."""
     return workloads.run(engine, work.queries(), time.monotonic() + PATIENCE_S, at_once=True).tokens_per_s
 
 
 def watched(engine: continuous.Engine, work: workloads.Workload, seen: Environment) -> tuple[float, Telemetry | None]:
-    """Return the same while the node is watched, and what that amounts to."""
+    """Return tokens/s while the node is watched, and the telemetry."""
     with tempfile.TemporaryDirectory() as directory:
         watch = Watch(Path(directory), seen)
         watch.idle()
@@ -49,14 +49,14 @@ def watched(engine: continuous.Engine, work: workloads.Workload, seen: Environme
 
 
 def compare(engine: continuous.Engine, work: workloads.Workload, seen: Environment, rounds: int) -> None:
-    """Print each round's throughput with and without, the cost of watching, and the medians."""
+    """Print each round's throughput with and without watching, its cost, and the medians."""
     ratios, reported = [], []
     for number in range(1, rounds + 1):
-        # Which comes first changes: what warms up or wears off favours neither.
+        # The order alternates, so that warming up and throttling favour neither.
         bare, rate, telemetry = 0.0, 0.0, None
         for which in ("bare", "watched") if number % 2 else ("watched", "bare"):
             if which == "bare":
-                time.sleep(1)  # as long as is waited for the idle baseline
+                time.sleep(1)  # as long as watching waits for the idle baseline
                 bare = throughput(engine, work)
             else:
                 rate, telemetry = watched(engine, work, seen)
@@ -79,13 +79,13 @@ def compare(engine: continuous.Engine, work: workloads.Workload, seen: Environme
 
 
 def main() -> None:
-    """Make the model, warm it up, compare."""
+    """Make the model, warm it up and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
     parser.add_argument("--shape", default="small", choices=sorted(SHAPES))
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--queries", type=int, default=96, help="of each round")
+    parser.add_argument("--queries", type=int, default=96, help="queries of each round")
     arguments = parser.parse_args()
     settings = Settings(benchmark_device=arguments.device, benchmark_dtype=arguments.dtype, benchmark_model="/none")
     seen = validate_environment(settings, "continuous")

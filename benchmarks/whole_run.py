@@ -1,12 +1,12 @@
-"""The project's own job on one node, by hand, on a model of a known shape with random weights: no network is asked.
+"""Run the project's own job on one node by hand, on a model of a known shape with random weights, without a network.
 
-Writes the model to a disk in shards, then runs `python3 -m benchmark run` on it with all that a run does (facts, idle
-check, loading, warm-up, telemetry, energy, verdict): the profile quick, LoadGen's Offline and Server, and `busy`, which
-is quick while another process holds memory of the GPU: it has to be refused.
+Writes the model to the disk in shards, then runs `python3 -m benchmark run` on it with everything that a run does
+(facts, idle check, loading, warm-up, telemetry, energy, verdict): the profile quick, LoadGen's Offline and Server, and
+`busy`, which is quick while another process holds GPU memory and must be refused.
 
-JOB@MOMENT is such a job in the middle of which another process takes all that is left of the GPU's memory: as soon as
-the stage `loading` or `measuring` begins, or when the first `weights` are on the GPU. It has to fail and say why, or to
-need no more memory.
+JOB@MOMENT is such a job during which another process takes all the GPU memory that is left: as soon as the stage
+`loading` or `measuring` begins, or when the first `weights` are on the GPU. The job must fail with the reason, or need
+no more memory.
 
     python3 -m benchmarks.whole_run [--dtype float16] [--rate 25] [--seconds 30] [--jobs quick,quick@weights]
 """
@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 HOLD = "import sys, torch; held = torch.ones(2**28, device='cuda'); print(flush=True); sys.stdin.read()"
-# Waits for a number of bytes to be asked for, then until so many have been taken by others, and takes the rest.
+# Reads a number of bytes from standard input, waits until others have taken that many, and takes the rest.
 TAKE = """
 import sys, torch
 print(flush=True)
@@ -56,20 +56,20 @@ while size >= 2**21:
 print(f"Another process holds {torch.cuda.memory_allocated() / 1e9:.1f} GB of the GPU.", file=sys.stderr, flush=True)
 sys.stdin.read()
 """
-# torch's processes that compile notice some time later that their parent is gone.
+# torch's compile processes notice only after some seconds that their parent is gone.
 LEAVE_S = 15
-# With which line of the job's the memory is asked for, and after how many bytes of its own.
+# Per moment: the stage in the job's output, and the bytes that the job takes itself before the memory is filled.
 MOMENTS = {"loading": ("loading", 0), "weights": ("loading", 2**32), "measuring": ("measuring", 0)}
 
 
 def make_model(shape: str, dtype: str, device: str, directory: Path) -> None:
-    """Write the model; in a process of its own, for this one must not hold the GPU while the job looks who does."""
+    """Write the model in a separate process: this one must not hold GPU memory when the job checks who does."""
     write_model(make_on_device(shape, dtype, device).model, directory)
 
 
 @contextmanager
 def busy() -> Iterator[Callable[[str], None]]:
-    """Hold memory of the GPU from another process, whatever the job says."""
+    """Hold GPU memory from another process during the job."""
     with subprocess.Popen([sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         if holder.stdout and holder.stdin:
             holder.stdout.readline()
@@ -79,7 +79,7 @@ def busy() -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def filling(moment: str) -> Iterator[Callable[[str], None]]:
-    """Have another process take the GPU's memory at a moment; what is given has to hear each line of the job."""
+    """Let another process take the GPU's memory at a moment; call the yielded function with each line of the job."""
     word, least = MOMENTS[moment]
     command = [sys.executable, "-c", TAKE]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as taker:
@@ -98,7 +98,7 @@ def filling(moment: str) -> Iterator[Callable[[str], None]]:
 
 
 def profile(scenario: str, seconds: float, output_tokens: int, most_input_tokens: int) -> dict[str, Any]:
-    """Return a profile of LoadGen's scenario with prompts of random tokens, short enough to wait for."""
+    """Return a short profile of LoadGen's scenario with prompts of random tokens."""
     least = max(1, most_input_tokens // 5)
     return {
         "name": scenario.lower(),
@@ -118,7 +118,7 @@ def profile(scenario: str, seconds: float, output_tokens: int, most_input_tokens
 
 
 def run(variables: dict[str, str], place: Path, hear: Callable[[str], None]) -> tuple[NodeResult, int]:
-    """Run the job by hand, show what it says, and return its result and exit code."""
+    """Run the job by hand, show its output, and return its result and exit code."""
     sets = [word for key, value in variables.items() for word in ("--set", f"{key}={value}")]
     command = [sys.executable, "-m", "benchmark", "run", *sets]
     environment = {**os.environ, "NODE_NAME": "gpu", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])}
@@ -131,7 +131,7 @@ def run(variables: dict[str, str], place: Path, hear: Callable[[str], None]) -> 
 
 
 def bore(result: NodeResult, code: int) -> bool:
-    """Whether a job whose GPU was filled told so, or needed nothing more: then no query failed."""
+    """Return whether a job whose GPU was filled reported that, or needed no more memory, so that no query failed."""
     if result.status == "complete" and result.metrics and not result.metrics.queries.failed:
         return True
     reasons = result.verdict.reasons if result.verdict else ()
@@ -142,26 +142,24 @@ def bore(result: NodeResult, code: int) -> bool:
 
 
 def left_in(place: Path) -> list[list[str]]:
-    """Return the commands of the processes that still work in a job's directory after some seconds."""
+    """Return the commands of processes that still run in a job's directory after some seconds."""
     there = [one for one in psutil.process_iter(["cwd", "cmdline"]) if one.info["cwd"] == str(place)]
     return [one.info["cmdline"] for one in psutil.wait_procs(there, timeout=LEAVE_S)[1]]
 
 
 def main() -> int:
-    """Make the model, run the jobs, print what a stranger would ask."""
+    """Make the model, run the jobs, and print their results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="llama-3.1-8b", choices=sorted(SHAPES))
     parser.add_argument("--dtype", default="float16")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--rate", type=float, default=25, help="queries/s of Server")
-    parser.add_argument("--seconds", type=float, default=30, help="least of Offline and Server")
-    parser.add_argument(
-        "--offline-rate", type=float, default=40, help="what Offline is expected to reach, in queries/s"
-    )
+    parser.add_argument("--rate", type=float, default=25, help="rate of Server in queries/s")
+    parser.add_argument("--seconds", type=float, default=30, help="shortest duration of Offline and Server")
+    parser.add_argument("--offline-rate", type=float, default=40, help="expected rate of Offline in queries/s")
     parser.add_argument("--output-tokens", type=int, default=128)
     parser.add_argument("--most-input-tokens", type=int, default=1300)
     parser.add_argument("--jobs", default="quick,Offline,Server,busy")
-    parser.add_argument("--keep", type=Path, help="put the results there")
+    parser.add_argument("--keep", type=Path, help="copy the results to this directory")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)

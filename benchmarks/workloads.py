@@ -1,4 +1,4 @@
-"""Queries of known lengths, and what an engine makes of them."""
+"""Queries of known lengths, and the times an engine needs for them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ VLLM = "~/.local/share/llm-benchmark/vllm"
 
 
 def place(directory: str) -> str:
-    """Return a directory of the command line as settings take one: whole."""
+    """Return a directory from the command line as an absolute path, as settings need it."""
     return str(Path(directory).expanduser().absolute())
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Prompts of random tokens. `lengths` in tokens; every answer has `output_tokens`."""
+    """Prompts of random tokens, with `lengths` in tokens; every answer has `output_tokens`."""
 
     name: str
     lengths: tuple[int, ...]
@@ -29,7 +29,7 @@ class Workload:
     vocabulary: int
 
     def queries(self, first: int = 0) -> list[Query]:
-        """Return the queries; those of another `first` have other tokens."""
+        """Return the queries; another `first` gives other tokens."""
         draw = random.Random(first)  # noqa: S311 # no secret
         return [
             Query(
@@ -39,12 +39,12 @@ class Workload:
         ]
 
     def warm_up(self, queries: int) -> list[Query]:
-        """Return so many queries like them, with other tokens."""
+        """Return up to `queries` similar queries, with other tokens."""
         return self.queries(first=1_000_000)[:queries]
 
     @property
     def input_tokens(self) -> float:
-        """The mean length of a prompt."""
+        """The mean length of a prompt in tokens."""
         return statistics.fmean(self.lengths)
 
 
@@ -62,7 +62,7 @@ def summaries(queries: int, vocabulary: int, shrink: int = 1) -> Workload:
 
 @dataclass
 class Measured:
-    """When the tokens of a workload came."""
+    """The times at which a workload's tokens came."""
 
     issued_ns: dict[int, int] = field(default_factory=dict)
     first_ns: dict[int, int] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class Measured:
 
     @property
     def seconds(self) -> float:
-        """From the first issue to the last completion."""
+        """Seconds from the first issue to the last completion."""
         return (max(self.last_ns.values()) - min(self.issued_ns.values())) / 1e9
 
     @property
@@ -84,12 +84,12 @@ class Measured:
 
     @property
     def ttft_ms(self) -> float:
-        """The median time to the first token, of the queries that ended."""
+        """The median time to the first token of completed queries."""
         return statistics.median(self.first_ns[n] - self.issued_ns[n] for n in self.last_ns) / 1e6
 
     @property
     def tpot_ms(self) -> float:
-        """The median time per output token after the first."""
+        """The median time per output token after the first, of completed queries."""
         return (
             statistics.median(
                 (self.last_ns[n] - self.first_ns[n]) / max(1, count - 1) for n, count in self.tokens.items()
@@ -99,7 +99,7 @@ class Measured:
 
 
 class _Clock:
-    """A listener that notes times and nothing else."""
+    """A listener that only records times."""
 
     def __init__(self, measured: Measured) -> None:
         self.measured = measured
@@ -122,7 +122,7 @@ class _Clock:
 
 
 def run(engine: Engine, queries: list[Query], until: float, at_once: bool) -> Measured:
-    """Ask all at once, or each when the one before has ended; stop asking or waiting at `until` (time.monotonic)."""
+    """Issue all queries at once, or each after the previous one; stop at `until` (time.monotonic)."""
     measured = Measured(asked=len(queries))
     clock = _Clock(measured)
 
@@ -140,5 +140,5 @@ def run(engine: Engine, queries: list[Query], until: float, at_once: bool) -> Me
             break
     wait_for(len(measured.issued_ns))
     if not measured.last_ns:
-        raise RuntimeError(measured.errors[0] if measured.errors else "no query ended before the time was up")
+        raise RuntimeError(measured.errors[0] if measured.errors else "no query ended within the time limit")
     return measured

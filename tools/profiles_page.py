@@ -1,4 +1,4 @@
-"""docs/profiles.md: how a profile is written, from the very models that check it."""
+"""Generate docs/profiles.md, which says how to write a profile, from the models that check profiles."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from benchmark.profiles import Generation, Limit, Profile, Sweep, plugins
 from benchmark.provisioned import ENGINES
 from benchmark.verdict import accuracy_paths, metric_paths
 
-# Whose values are the files that are there.
+# Fields with one value for each file in the matching directory.
 PLUGINS = ("scenario", "engine", "dataset")
 WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false", dict: "mapping"}
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
 def profiles_page() -> str:
-    """Return docs/profiles.md: the words of tools/profiles_page.md and a table of each part of a profile."""
+    """Return docs/profiles.md: the text of tools/profiles_page.md and a table of each part of a profile."""
     text = (Path(__file__).parent / "profiles_page.md").read_text(encoding="utf-8").rstrip("\n")
     engines = {**ENGINE_OPTIONS, **{name: engine.options for name, engine in ENGINES.items()}}
     parts = [
@@ -38,7 +38,7 @@ def profiles_page() -> str:
         "### `sweep`",
         fields_table(Sweep),
         "## Options",
-        "Absent, or none by default: decided when the run starts, and said in the result.",
+        "Absent, or none by default: decided when the run starts, and recorded in the result.",
     ]
     for kind, known in (("engine", engines), ("scenario", SCENARIO_OPTIONS), ("dataset", DATASET_OPTIONS)):
         without = [f"`{name}`" for name, options in known.items() if options is None]
@@ -105,7 +105,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _paths(paths: tuple[str, ...]) -> str:
-    """Return metrics' paths; those of a distribution together."""
+    """Return the metric paths as text, grouping metrics with the same statistics."""
     parts: dict[str, list[str]] = {}
     for path in paths:
         head, _, tail = path.partition(".")

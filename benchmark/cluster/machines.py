@@ -55,7 +55,7 @@ def listed_twice(machines: Mapping[str, Machine]) -> dict[str, str]:
         if a.is_also(b) and not (a.shared and b.shared):
             what = "have a GPU in common" if a.gpus & b.gpus else "are one machine"
             sentence = (
-                f"{one} and {other} of the inventory {what} ({a.host or 'its name is not known'}): what it does would "
+                f"{one} and {other} of the inventory {what} ({a.host or 'its name is not known'}): its work would "
                 "be counted twice. List it once; or, for trying things out, set benchmark_shared_machine: true."
             )
             for name in (one, other):

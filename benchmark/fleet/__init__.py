@@ -1,1 +1,1 @@
-"""The controller's talk with nodes: the only code that speaks with them. It knows ssh and a run's files, no Ansible."""
+"""The controller's sessions with nodes, and the only code that talks to them. It uses ssh and knows no Ansible."""

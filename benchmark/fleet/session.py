@@ -112,7 +112,7 @@ class Session:
 
     async def _connect_pipes(self) -> None:
         loop, process = asyncio.get_running_loop(), self._process
-        assert process.stdin and process.stdout and process.stderr  # noqa: S101, PT018 # asked for
+        assert process.stdin and process.stdout and process.stderr  # noqa: S101, PT018 # pipes were requested
         self._reader = asyncio.StreamReader(limit=MOST_AT_ONCE)
         self._output, _ = await loop.connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(self._reader), process.stdout
@@ -264,7 +264,7 @@ class Session:
 
     def _read_errors(self) -> bool:
         """Read standard error, since a full pipe would stop ssh, and keep its end; return whether there was any."""
-        assert self._process.stderr  # noqa: S101 # asked for
+        assert self._process.stderr  # noqa: S101 # a pipe was requested
         descriptor = self._process.stderr.fileno()
         try:
             said = os.read(descriptor, _CHUNK)

@@ -1,4 +1,4 @@
-"""What the answers are worth: held against the dataset's references, as MLPerf's evaluation does it."""
+"""Accuracy of the answers: their ROUGE scores against the dataset's references, as in MLPerf's evaluation."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from benchmark.records import Rouge, Sample
 from benchmark.settings import Settings
 
 MEASURES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-# As LoadGen is given them (`loadgen_run.py`).
+# The token size that LoadGen is given (`loadgen_run.py`).
 TOKEN_BYTES = 4
 
 
 def has_references(dataset: Dataset) -> bool:
-    """Return whether every prompt has an answer to hold the model's against."""
+    """Return whether every prompt has a reference answer."""
     return all(prompt.reference is not None for prompt in dataset.prompts)
 
 
 def require_scoring() -> None:
-    """Raise SetupError where `score` could not work: before an hour of measuring, not after it."""
+    """Raise SetupError if `score` cannot work here: before an hour of measuring, not after it."""
     sentence_splitter()
     _scorer()
 
 
 def answers_of(samples: Iterable[Sample]) -> dict[int, tuple[int, ...]]:
-    """Return the completed samples' token ids by the prompt's number, which is the query's in an accuracy run."""
+    """Return the completed samples' token ids by prompt number, which in an accuracy run is the query's number."""
     return {sample.index: sample.token_ids for sample in samples if sample.error is None}
 
 
 def model_ends(settings: Settings) -> tuple[int, ...]:
-    """Return the tokens that end the model's answers, as its own files say; nothing where it has none."""
+    """Return the tokens that end the model's answers, from its own files; empty if it has none."""
     for name in ("generation_config.json", "config.json"):
         try:
             found = json.loads((find_snapshot(settings) / name).read_text(encoding="utf-8")).get("eos_token_id")
@@ -53,19 +53,19 @@ def model_ends(settings: Settings) -> tuple[int, ...]:
 
 
 def read_answers(path: Path) -> dict[int, tuple[int, ...]]:
-    """Return the token ids in LoadGen's mlperf_log_accuracy.json by the prompt's number.
+    """Return the token ids in LoadGen's mlperf_log_accuracy.json by prompt number.
 
-    Of several answers to one prompt the first counts, as in MLPerf's evaluation. Raises RunError, naming file and
-    fault, where it holds no answer or is truncated.
+    If a prompt has several answers, the first counts, as in MLPerf's evaluation. Raises RunError, naming the file and
+    the fault, if the file holds no answers or is truncated.
     """
     try:
         log = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise RunError(f"LoadGen's answers are not there: {path}: {error.strerror}.") from None
+        raise RunError(f"LoadGen's answers cannot be read: {path}: {error.strerror}.") from None
     except (ValueError, RecursionError):
         raise RunError(f"{path} is not JSON: LoadGen was stopped before it had written all answers.") from None
     if not isinstance(log, list) or not log:
-        raise RunError(f"{path} holds no answer: LoadGen was not run in accuracy mode, or every query failed.")
+        raise RunError(f"{path} has no answers: LoadGen was not run in accuracy mode, or every query failed.")
     answers: dict[int, tuple[int, ...]] = {}
     for position, entry in enumerate(log):
         try:
@@ -90,11 +90,11 @@ def _answer(entry: Any) -> tuple[int, tuple[int, ...]]:
 def score(answers: Mapping[int, Sequence[int]], dataset: Dataset, settings: Settings) -> Rouge:
     """Return how well the answers agree with the dataset's references.
 
-    `answers` are token ids by the prompt's number; prompts without an answer are in no mean, and the counts say how
-    many. Raises SetupError where a package or the tokenizer is missing, RunError for answers to no prompt.
+    `answers` are token ids by prompt number. Prompts without an answer are left out of the means; the counts say how
+    many they are. Raises SetupError if a package or the tokenizer is missing, RunError for answers to unknown prompts.
     """
     if not answers:
-        raise RunError("There is no answer to hold against the references: every query failed.")
+        raise RunError("There is no answer to compare with the references: every query failed.")
     split, scorer = sentence_splitter(), _scorer()
     tokenizer = load_tokenizer(find_snapshot(settings))
     found: dict[str, list[float]] = {measure: [] for measure in MEASURES}
@@ -102,8 +102,8 @@ def score(answers: Mapping[int, Sequence[int]], dataset: Dataset, settings: Sett
     for number, token_ids in answers.items():
         reference = dataset.prompts[number].reference if number < len(dataset.prompts) else None
         if reference is None:
-            raise RunError(f"There is an answer to prompt {number}, of which {dataset.name} has no reference.")
-        # ROUGE-Lsum expects each sentence on a line of its own.
+            raise RunError(f"Prompt {number} was answered, but {dataset.name} has no reference for it.")
+        # ROUGE-Lsum expects each sentence on its own line.
         answer = "\n".join(split(decode(tokenizer, token_ids).strip()))
         for measure, one in scorer.score("\n".join(split(reference.strip())), answer).items():
             found[measure].append(one.fmeasure)
@@ -117,7 +117,7 @@ def score(answers: Mapping[int, Sequence[int]], dataset: Dataset, settings: Sett
 
 
 def _scorer() -> Any:
-    """Return what `rouge_score` scores with when it stems; a word that occurs again is not stemmed again."""
+    """Return rouge_score's scorer with stemming, which stems each word only once."""
     try:
         from nltk.stem.porter import PorterStemmer
         from rouge_score import tokenize

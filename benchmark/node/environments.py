@@ -1,4 +1,4 @@
-"""The environments on a node that a run uses: found by what they hold, and kept from being removed meanwhile."""
+"""The environments on a node that a run uses: found by their fingerprint, and protected from removal meanwhile."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 from benchmark.code import PACKAGE
 
-# What the module python_env_install leaves in an environment that is complete.
+# The file that the module python_env_install writes into a complete environment.
 MARK = ".llm-benchmark"
 
 
 def find_environment(directory: str, fingerprint: str) -> Path:
-    """Return where the environment with that fingerprint is: see fleet/scripts/find_environment.sh.
+    """Return the environment with that fingerprint: see fleet/scripts/find_environment.sh.
 
-    Where there is none, or the fingerprint is empty: the directory that the settings name.
+    If there is none, or the fingerprint is empty: the directory in the settings.
     """
     base = Path(directory).expanduser()
     for found in (base, *base.parent.glob(f"{base.name}-????????????")) if fingerprint else ():
@@ -27,15 +27,15 @@ def find_environment(directory: str, fingerprint: str) -> Path:
 
 
 def hold_environments(*directories: Path) -> None:
-    """Keep these environments, and the one that this process runs in, from being removed until it ends.
+    """Protect these environments, and the one that this process runs in, from removal until the process ends.
 
-    They are marked as used now too: those that were not for the longest go first.
+    They are marked as used now as well: the least recently used are removed first.
     """
     # DIRECTORY/code/HASH/lib/python3.11/site-packages/benchmark
     code = PACKAGE.joinpath(*[".."] * 4)
     for directory in (code, code / "../..", *directories):
         mark = directory / MARK
         with suppress(OSError):
-            # Open until the end; nothing that is started inherits it.
+            # Open until the end; child processes do not inherit it.
             fcntl.flock(os.open(mark, os.O_RDONLY), fcntl.LOCK_SH)
             os.utime(mark)

@@ -1,7 +1,7 @@
-"""Several nodes as one copy of a model: the head is measured like any node, the others compute their part of it.
+"""Several nodes that serve one copy of a model: the head is measured like any node, the members compute their parts.
 
-Before anything is loaded each listens for the others, and tries whether it reaches them. What they have to say to each
-other until then goes by the controller, in files: see `benchmark/fleet/groups.py`.
+Before anything is loaded, each node listens for the others and tests whether it can reach them. Until then they
+communicate through the controller, in files: see `benchmark/fleet/groups.py`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from benchmark.provisioned_engine import ProvisionedEngine
 from benchmark.records import EngineInfo, Environment, GroupMember, GroupPart, NodeResult, ServerPlace, Window
 from benchmark.rundir import LISTENS, LOAD, MEASURED, TRIED, TRY
 
-# By which gloo and NCCL learn on which interface the others are: by itself gloo takes what the host's own name leads
-# to, which on many hosts is loopback.
+# These tell gloo and NCCL which interface leads to the others: by default gloo uses the address of the host's own name,
+# which on many hosts is loopback.
 INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 _PLACES = TypeAdapter(tuple[ServerPlace, ...])
 _REASONS = TypeAdapter(dict[str, str])
@@ -42,12 +42,12 @@ _WINDOWS = TypeAdapter(list[Window])
 
 
 def run_part(request: RunRequest, part: GroupPart) -> NodeResult:
-    """Measure the copy, or compute for whoever measures it, and return this node's result: see `benchmark.node.run`."""
+    """Measure the copy, or compute for its head, and return this node's result: see `benchmark.node.run`."""
     return (HeadRun if part.leads else MemberRun)(request, part).run()
 
 
 class HeadRun(NodeRun):
-    """Measures the copy that it and the others of its group serve."""
+    """Measures the copy that this node and the others of its group serve."""
 
     def __init__(self, request: RunRequest, part: GroupPart) -> None:
         super().__init__(request)
@@ -64,7 +64,7 @@ class HeadRun(NodeRun):
         engine.group = self.part
 
     def _end(self) -> None:
-        # Their parts of the engine may end with the head's, which is none of their faults.
+        # The members' parts of the engine may end with the head's, which is not their fault.
         result = self.open.result
         windows = [window for window in (result.window, *(one.window for one in result.repeats)) if window]
         write_atomic(self.request.directory / MEASURED, _WINDOWS.dump_json(windows).decode())
@@ -75,7 +75,7 @@ class HeadRun(NodeRun):
 
 
 class MemberRun(WatchingRun):
-    """Computes its part of a copy whose head is measured."""
+    """Computes its part of a copy that is measured at its head."""
 
     loads = "loading with its group"
     waits = "ready to compute for its group"
@@ -105,14 +105,14 @@ class MemberRun(WatchingRun):
 
 
 class Meeting:
-    """A node of a group before anything is loaded: it listens for the others, and tries whether it reaches them."""
+    """A node of a group before anything is loaded: listens for the others, and tests whether it can reach them."""
 
     def __init__(self, request: RunRequest, part: GroupPart, listening: Lock) -> None:
         self._request, self._part, self._listening = request, part, listening
         self._trying = Lock(request.directory / f"{TRIED}.lock")
 
     def run(self, environment: Environment | None) -> None:
-        """Return once all have tried, and the engine may load. Raises SetupError where the node cannot listen."""
+        """Return once all have tested, so that the engine may load. Raises SetupError if the node cannot listen."""
         directory, wait_s = self._request.directory, self._request.wait_s or 0
         own = self._part.own
         with hold(own) as listener, socket.create_server((own.host, 0), family=listener.family) as other:
@@ -131,7 +131,7 @@ class Meeting:
         return ENGINES[self._request.resolved.profile.engine]
 
     def _software(self, environment: Environment | None) -> dict[str, str]:
-        """Return what the nodes of a group have to have alike."""
+        """Return what must be the same on all nodes of a group."""
         found = {"Python": python_version(self._engine, self._request.settings)}
         if environment is not None:
             found |= {**environment.server_packages, "the model": environment.model_sha256}
@@ -139,9 +139,9 @@ class Meeting:
 
 
 def show_the_way(engine: ProvisionedEngine, host: str) -> None:
-    """Tell the engine, in its environment, at which address and interface the others of its group reach this node.
+    """Set the address and the interface at which the others of its group reach this node, in the engine's environment.
 
-    What the user sets of that stays.
+    What the user has set is kept.
     """
     address = str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
     if engine.address_variable:
@@ -152,7 +152,7 @@ def show_the_way(engine: ProvisionedEngine, host: str) -> None:
 
 
 def _interface_of(address: str) -> str:
-    """Return the network interface that has an address; empty: none has, or it cannot be told."""
+    """Return the network interface with this address; empty if there is none, or it cannot be determined."""
     wanted = ipaddress.ip_address(address)
     interfaces: dict[str, list[Any]] = psutil.net_if_addrs()
     for name, addresses in interfaces.items():
@@ -160,14 +160,14 @@ def _interface_of(address: str) -> str:
             if one.family not in (socket.AF_INET, socket.AF_INET6):
                 continue
             own = ipaddress.ip_address(one.address.partition("%")[0])
-            # All of 127.0.0.0/8 is this machine's, and one address of it is listed.
+            # All of 127.0.0.0/8 is this machine, although only one address of it is listed.
             if own == wanted or (own.is_loopback and wanted.is_loopback):
                 return name
     return ""
 
 
 def _unreached(places: Sequence[ServerPlace]) -> dict[str, str]:
-    """Return which nodes cannot be connected to from here, each with the ports and why; a node has several places."""
+    """Return the nodes that this one cannot connect to, each with ports and reasons; a node has several ports."""
     found: dict[str, str] = {}
     for place in places:
         if why := unreached([place]).get(place.node):

@@ -1,7 +1,7 @@
-"""The three small interfaces of a run: scenario x engine x dataset. They know these types and not each other.
+"""The three small interfaces of a run: scenario x engine x dataset. They know these types, but not each other.
 
-A new engine, scenario or dataset is one new file in `engines/`, `scenarios/` or `datasets/`, which holds a class
-`Engine`, a class `Scenario` or a function `load`; a profile names it by its file name.
+A new engine, scenario or dataset is one new file in `engines/`, `scenarios/` or `datasets/`, with a class `Engine`, a
+class `Scenario` or a function `load`; a profile refers to it by its file name.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from benchmark.secret_settings import Secrets
 from benchmark.settings import Settings
 from benchmark.settings.measurement import DEFAULT_ROUND
 
-# The one clock of a run. Wall-clock time is read once, when the measuring window begins.
+# The only clock of a run. Wall-clock time is read once, when the measuring window begins.
 now_ns = time.monotonic_ns
 
 
 class EngineBroken(RunError):
-    """The engine as a whole can answer nothing any more: the run ends."""
+    """The engine as a whole cannot answer anything any more: the run ends."""
 
 
 @dataclass(frozen=True)
 class Prompt:
     """One prompt of a dataset.
 
-    With `token_ids` these are given to the model as they are; without, `text` is a conversation of one user message,
-    and the model's chat template is put around it.
+    `token_ids` are given to the model unchanged; without them, `text` is one user message, formatted with the model's
+    chat template.
     """
 
     id: str
     text: str
     token_ids: tuple[int, ...] | None = None
     reference: str | None = None
-    """What a good answer says; None: the dataset has no references."""
+    """A reference answer; None: the dataset has no references."""
     output_tokens: int | None = None
-    """Tokens that its answer has, exactly; None: as many as the profile's generation gives."""
+    """Exact length of the answer in tokens; None: as in the profile's generation settings."""
     due_s: float | None = None
-    """When a trace has it arrive, in seconds since its first query; None: the dataset is no trace."""
+    """Arrival time in a trace, in seconds since its first query; None: the dataset is no trace."""
     follows: int | None = None
-    """The number of the prompt before it in its conversation: that prompt, its answer and these tokens are one prompt
-    then. None: a conversation begins, or there are none."""
+    """The number of the previous prompt in its conversation: that prompt, its answer and these tokens then form one
+    prompt. None: the first prompt of a conversation, or no conversation."""
     think_s: float = 0.0
-    """How long the user thinks after the answer before, in seconds."""
+    """How long the user thinks after the previous answer, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -65,116 +65,117 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Query:
-    """One prompt to answer. `seed` belongs to the query, so that its answer does not depend on the order."""
+    """One prompt to answer. Each query has its own `seed`, so that its answer does not depend on the order."""
 
     index: int
     prompt: Prompt
     seed: int
     greedy: bool = False
-    """Without sampling, whatever the profile says."""
+    """No sampling, whatever the profile says."""
 
     def bounds(self, generation: Generation) -> tuple[int, int]:
-        """Return how many tokens the answer has at least and at most."""
+        """Return the minimum and the maximum number of tokens of the answer."""
         exactly = self.prompt.output_tokens
         return (generation.min_new_tokens, generation.max_new_tokens) if exactly is None else (exactly, exactly)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What an engine generated for one query. Tokens are counted from ids, or by the server; never from chunks."""
+    """An engine's answer to one query. Tokens are counted from ids, or by the server; never from chunks."""
 
     input_tokens: int
     output_tokens: int
     token_ids: tuple[int, ...] = ()
-    """Empty where a server reports only how many there were."""
+    """Empty if a server reports only their number."""
     text: str | None = None
-    """What a server sent, where it sends text; needed for accuracy where there are no ids."""
+    """The server's text, if it sends text; needed for accuracy without ids."""
     pieces: int | None = None
-    """In how many pieces the output arrived, apart in time; None: no stream was read."""
+    """Number of pieces, separate in time, in which the output arrived; None: no stream was read."""
     first_piece_tokens: int | None = None
-    """How many token ids the first of them had; None: it had no ids."""
+    """Number of token ids in the first piece; None: it had no ids."""
     usage_tokens: int | None = None
-    """Output tokens by the server's usage, where these are not `output_tokens`."""
+    """Output tokens in the server's usage, if they differ from `output_tokens`."""
     cached_tokens: int | None = None
-    """Prompt tokens from a prefix cache, of a server's by its usage; None: not reported."""
+    """Prompt tokens from a prefix cache, for a server from its usage; None: not reported."""
     whole_ns: int | None = None
-    """When it was certain that this is all, if that was after the last token; None: with it."""
+    """When the answer was known to be complete, if later than the last token; None: with it."""
     model: str = ""
-    """Which model says that it answered; empty: nobody says."""
+    """The model that answered, as reported; empty: not reported."""
 
     @classmethod
     def of(cls, input_tokens: int, token_ids: tuple[int, ...]) -> Answer:
-        """Return the answer of an engine that knows the token ids, and computes each prompt as if it were its first."""
+        """Return the answer of an engine that knows the token ids and uses no prefix cache."""
         return cls(input_tokens, len(token_ids), token_ids, cached_tokens=0)
 
 
 class Listener(Protocol):
-    """What an engine reports about a query. The times are the engine's own reading of `now_ns`.
+    """What an engine reports about a query. Times are the engine's own readings of `now_ns`.
 
-    May be called from any thread; for each query `first_token` comes at most once, then exactly one of the others.
+    Methods may be called from any thread; for each query `first_token` at most once, then one of the others exactly
+    once.
     """
 
     def first_token(self, query: Query, at_ns: int, token_id: int | None = None) -> None:
-        """The first output token is there; `token_id` is None where a server does not report it."""
+        """Report the first output token; `token_id` is None if a server does not report it."""
 
     def completed(self, query: Query, at_ns: int, answer: Answer) -> None:
-        """The last output token is there."""
+        """Report that the last output token has arrived."""
 
     def failed(self, query: Query, error: str) -> None:
-        """There is no answer."""
+        """Report that there is no answer."""
 
 
 @dataclass(frozen=True)
 class Demands:
-    """What a run asks of its engine beside answers in the profile's `generation`."""
+    """What a run requires of its engine, in addition to the profile's `generation`."""
 
     greedy: bool = False
-    """Whether queries come that are to be answered without sampling."""
+    """Whether some queries must be answered without sampling."""
     token_ids: bool = False
-    """Whether answers count only with the ids of their tokens."""
+    """Whether answers need token ids."""
     texts: bool = False
-    """Whether prompts come that are a conversation."""
+    """Whether some prompts are text."""
     ids: bool = False
-    """Whether prompts come that are token ids."""
+    """Whether some prompts are token ids."""
     longest: int = 0
-    """Tokens of the longest prompt of those, with what a conversation had before."""
+    """Tokens of the longest prompt with token ids, including the earlier turns of a conversation."""
     lengths: bool = False
-    """Whether prompts come that say how long their answer is."""
+    """Whether some prompts set the length of their answer."""
     highest_id: int = 0
-    """The highest id in them."""
+    """The highest token id in the prompts."""
 
     @property
     def needs_template(self) -> bool:
-        """Whether prompts are to go through the model's chat template; yes where nothing is known of them."""
+        """Whether prompts need the model's chat template; yes if nothing is known about them."""
         return self.texts or not self.ids
 
 
 class Engine(ABC):
-    """What generates tokens: the system under test."""
+    """An engine, which generates tokens: the system under test."""
 
     replicable: ClassVar[bool] = False
-    """Whether a node with several GPUs runs one in a process of its own on each; else there is one on a node."""
+    """Whether a node with several GPUs runs one per GPU, each in its own process; otherwise one per node."""
 
     together: ClassVar[bool] = False
-    """Whether its GPUs answer one query together: a closed loop then keeps so many in flight as on one GPU."""
+    """Whether its GPUs answer each query together: a closed loop then keeps as many in flight as on one GPU."""
 
     counts_gpus: ClassVar[bool] = False
-    """Whether `benchmark_replicas` tells the one that is there how many GPUs it uses."""
+    """Whether `benchmark_replicas` tells a single engine how many GPUs to use."""
 
     has_server: ClassVar[bool] = False
-    """Whether it is the client of servers, which others can ask too."""
+    """Whether it is a client of servers, which others can use too."""
 
     directory = Path()
-    """Where its own logs may go: the run's directory, set before `load`."""
+    """The run's directory, where it may write logs; set before `load`."""
 
     secrets = Secrets()
-    """What is shown to servers and kept nowhere, set before `load`."""
+    """Secrets for servers, which are never stored; set before `load`."""
 
     demands = Demands()
-    """What the run asks of it, set before `load`, which refuses what the engine cannot do."""
+    """What the run requires; set before `load`, which raises an error for what the engine cannot do."""
 
     group: GroupPart | None = None
-    """With which nodes it serves one copy of the model, set before `load`; None: the node is one by itself."""
+    """The nodes that serve one copy of the model with this one; set before `load`; None: this node alone."""
 
     def __init__(self, settings: Settings, generation: Generation, options: dict[str, Any]) -> None:
         self.settings = settings
@@ -183,132 +184,132 @@ class Engine(ABC):
 
     @abstractmethod
     def load(self) -> EngineInfo:
-        """Get ready to answer and say what was loaded.
+        """Get ready to answer and return what was loaded.
 
-        Raises SetupError where the node is not fit for it, Unfit (one of those) where another engine may serve the
-        model, InputError for options, generation settings or demands that the engine does not have. All of that as
-        early as it can be known: before anything is loaded, if it does not hang on what is loaded.
+        Raises SetupError if the node is not fit for it, Unfit (a SetupError) if another engine may serve the model,
+        InputError for unsupported options, generation settings or demands. All of these as early as possible: before
+        anything is loaded, unless they depend on it.
         """
 
     @abstractmethod
     def submit(self, query: Query, listener: Listener) -> None:
-        """Answer a query. May return before the answer is there; the listener hears of it either way.
+        """Answer a query. May return before the answer is complete; the listener is called in any case.
 
-        What is raised fails the query; EngineBroken ends the run. An engine that breaks fails the queries in flight.
+        An exception fails the query; EngineBroken ends the run. An engine that breaks fails the queries in flight.
         """
 
-    def cancel(self, query: Query) -> None:  # noqa: B027 # an engine that cannot leave it out answers nobody
-        """Leave a query out whose answer nobody waits for any more; its listener need not hear of it."""
+    def cancel(self, query: Query) -> None:  # noqa: B027 # optional: the answer is then ignored
+        """Drop a query whose answer is not needed any more; its listener need not be called."""
 
-    def check(self) -> None:  # noqa: B027 # most engines say so when they are asked
-        """Raise EngineBroken where nothing can be answered any more; looked at while others ask the engine."""
+    def check(self) -> None:  # noqa: B027 # optional: most engines raise in submit
+        """Raise EngineBroken if the engine cannot answer any more; called while other programs send the queries."""
 
     def parts(self) -> int:
-        """Return how many processes one copy of the model is to be spread over. Raises InputError for options."""
+        """Return over how many processes one copy of the model is split. Raises InputError for options."""
         return 1
 
     def server_of(self, query: Query) -> int | None:
-        """Return which of several servers was asked, once, when the query has ended; None: there are not several."""
+        """Return which of several servers got the query, once, after the query has ended; None: there is only one."""
         return None
 
-    def begin_window(self) -> None:  # noqa: B027 # most engines serve nobody
-        """Note where the servers' counters stand; called before a measurement begins, with no query in flight."""
+    def begin_window(self) -> None:  # noqa: B027 # most engines have no servers
+        """Note the servers' counters; called before a measurement, with no query in flight."""
 
     def end_window(self) -> Serving | None:
         """Return what the servers did since `begin_window`; None: there are no servers. Never raises."""
         return None
 
-    def close(self) -> None:  # noqa: B027 # most engines hold nothing that the process's end does not free
-        """Release what `load` took."""
+    def close(self) -> None:  # noqa: B027 # most engines hold nothing beyond the process
+        """Release what `load` acquired."""
 
 
 class Issuer(Protocol):
-    """What a scenario issues its queries through: it stamps, submits and records."""
+    """What a scenario issues its queries through: it takes times, submits and records."""
 
     def issue(self, query: Query, scheduled_ns: int | None, watcher: Watcher | None = None) -> None:
-        """Give the query to the engine; `scheduled_ns` is when the scenario wanted that (None: known later).
+        """Submit the query to the engine; `scheduled_ns` is its scheduled time (None: known later).
 
         Raises EngineBroken.
         """
 
     def wait(self, query: Query) -> int:
-        """Return when the query has completed or failed, with the time at which that was certain."""
+        """Wait until the query has completed or failed; return the time at which that was certain."""
 
     def answer(self, query: Query) -> tuple[int, Answer | None]:
-        """Return as `wait` does, and the answer; None: the query failed."""
+        """Do as `wait`, and return the answer as well; None: the query failed."""
 
     def check(self) -> None:
-        """Raise what keeps the run from going on, for a scenario that waits elsewhere."""
+        """Raise any error that ends the run, for a scenario that waits elsewhere."""
 
 
 class Watcher(Protocol):
-    """What a scenario hears of its queries, after it was recorded; from any thread."""
+    """What a scenario is told about its queries, after it was recorded; from any thread."""
 
     def first_token(self, query: Query, token_id: int | None) -> None:
-        """The first output token is there."""
+        """Handle the first output token."""
 
     def ended(self, query: Query, answer: Answer | None) -> None:
-        """The answer is there, or there is none."""
+        """Handle the end of the query: its answer, or None."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What a scenario draws its queries from: `samples` of them, where it does not decide that itself."""
+    """The queries of a scenario: `samples` of them, unless the scenario decides how many."""
 
     prompts: tuple[Prompt, ...]
     samples: int | None
     seed: int
 
     def query(self, index: int, prompt: int | None = None) -> Query:
-        """Return query number `index`, on the prompt of that number; without one, prompts are taken in turn."""
+        """Return query number `index`, with the prompt of that number; by default prompts are used in turn."""
         number = index % len(self.prompts) if prompt is None else prompt
         return Query(index=index, prompt=self.prompts[number], seed=self.seed + index)
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under what a scenario runs.
+    """The conditions under which a scenario runs.
 
-    For `accuracy` every prompt is answered once; for an `audit` some are, in the form that a compliance test asks for.
-    A `probe` is a short performance run, a `burst` issues some queries at
-    once: both serve the peak search, which only LoadGen's scenarios have.
+    For `accuracy` every prompt is answered once; for an `audit` some are, as a compliance test requires. A `probe` is a
+    short performance run, and a `burst` issues some queries at once: both serve the peak search, which only LoadGen's
+    scenarios support.
     """
 
     directory: Path
-    """Takes the scenario's own logs, under names that begin with `prefix`."""
+    """For the scenario's own logs, with names that begin with `prefix`."""
     target_qps: float
     """Queries per second for the whole node."""
     purpose: Purpose = "performance"
     prefix: str = ""
     expected_ms: float | None = None
-    """What one query alone takes, as the warm-up saw it; None: not known."""
+    """Latency of a single query in the warm-up; None: not known."""
     mlperf_round: str = DEFAULT_ROUND
-    """Whose seeds LoadGen takes."""
+    """The round whose seeds LoadGen uses."""
     begins: Callable[..., None] = field(default=lambda *_: None, compare=False)
-    """Called before the first query, for those who watch, with what is known of the run: how long it takes at least, in
-    seconds; how many queries it has (0: not known); how long it takes at most (infinite: not known)."""
+    """Called before the first query, with what is known about the run: its minimum duration in seconds, its number of
+    queries (0: not known), and its maximum duration (infinite: not known)."""
     replicas: int = 1
-    """GPUs (or, on the CPU, processes) that answer."""
+    """Number of GPUs (on the CPU: processes) that answer."""
     concurrency: int | None = None
-    """Queries in flight on each of them, for a scenario that keeps so many; None: as many as its options say."""
+    """Queries in flight on each of them, for a closed loop; None: as in its options."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a scenario ended, beyond the samples."""
+    """The result of a scenario, beyond the samples."""
 
     loadgen: LoadGenResult | None = None
     scheduled_ns: dict[int, int] = field(default_factory=dict)
-    """Query index -> when it was scheduled, by `now_ns`, of queries that were issued without saying so."""
+    """Query index -> its scheduled time, by `now_ns`, for queries that were issued without it."""
     arrivals_sha256: str = ""
-    """Of the times that a seed or a trace gave, in proportion to the rate; empty: there are no such."""
+    """Hash of the arrival times from a seed or a trace, in proportion to the rate; empty: there are none."""
 
 
 class Scenario(ABC):
-    """Who issues queries and when."""
+    """A scenario: it decides when queries are issued."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        """Raise InputError for options that the scenario does not have."""
+        """Raise InputError for unknown options."""
         check_none(options, "The profile's scenario")
 
     @abstractmethod

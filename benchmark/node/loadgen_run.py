@@ -1,4 +1,4 @@
-"""One run of LoadGen: its thread, what it is told of queries, and an end even where it would wait for ever."""
+"""One run of LoadGen: its thread, the reports to it, and an end even if it would wait forever."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from benchmark.errors import RunError
 from benchmark.loadgen_log import read_schedule
 from benchmark.node.interfaces import Answer, Issuer, Query, Workload, now_ns
 
-# How often the waiting thread looks whether the run can go on.
+# How often the waiting thread checks that the run can continue.
 LOOK_S = 0.2
-# Token ids as MLPerf's compliance tests read them out of the accuracy log: C's int, of 32 bits.
+# Type of token ids in the accuracy log, as MLPerf's compliance tests read them: C's 32-bit int.
 ID_TYPE = "i"
 
 
 def _as_logged(token_ids: Iterable[int]) -> array.array[int]:
-    """Return the bytes that LoadGen is given, and writes to its accuracy log."""
+    """Return the token ids as bytes for LoadGen, which writes them to its accuracy log."""
     return array.array(ID_TYPE, token_ids)
 
 
 class LoadGenRun:
-    """LoadGen issues from a thread of its own, so that this one can hear signals and notice what broke.
+    """Runs LoadGen in its own thread, so that this one can receive signals and notice failures.
 
-    LoadGen has no way to be stopped: a run that cannot go on is left where it is, with its thread parked, and the
-    process ends without it (`benchmark.cli.entry`). It must never be told of a query again after it has ended.
+    LoadGen cannot be stopped: a run that cannot continue is abandoned with its thread parked, and the process ends
+    without it (`benchmark.cli.entry`). No query may be reported to it after it has ended.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class LoadGenRun:
         self._abandoned = False
 
     def run(self) -> None:
-        """Return when LoadGen has ended. Raises RunError (EngineBroken) or OSError where it cannot end."""
+        """Return when LoadGen has ended. Raises RunError (EngineBroken) or OSError if it cannot end."""
         threading.Thread(target=self._start_test, name="loadgen", daemon=True).start()
         try:
             while not self._ended.wait(LOOK_S):
@@ -62,10 +62,10 @@ class LoadGenRun:
             raise
 
     def scheduled_ns(self) -> dict[int, int]:
-        """Return query index -> when LoadGen had scheduled it, by `now_ns`.
+        """Return query index -> its time in LoadGen's schedule, by `now_ns`.
 
-        LoadGen's trace tells how long each query took from then until LoadGen heard of its end; when it heard is known
-        here. Accurate to the microseconds that telling takes.
+        LoadGen's trace gives each query's time from its schedule to the report of its end, and the time of that report
+        is known here. Accurate to the microseconds that a report takes.
         """
         trace = self._directory / f"{self._prefix}trace.json"
         return {
@@ -75,7 +75,7 @@ class LoadGenRun:
         }
 
     def first_token(self, query: Query, token_id: int | None) -> None:
-        """Tell LoadGen, which takes the time itself."""
+        """Report the first token to LoadGen, which takes the time itself."""
         if self._abandoned:
             return
         tokens = _as_logged(() if token_id is None else (token_id,))
@@ -86,7 +86,7 @@ class LoadGenRun:
         self._loadgen.FirstTokenComplete([response])
 
     def ended(self, query: Query, answer: Answer | None) -> None:
-        """Tell LoadGen; a failed query ends without a token, so that LoadGen does not wait for it."""
+        """Report the end to LoadGen; a failed query ends without a token, so that LoadGen does not wait for it."""
         if self._abandoned:
             return
         token_ids = _as_logged(answer.token_ids if answer else ())
@@ -99,7 +99,7 @@ class LoadGenRun:
         self._loadgen.QuerySamplesComplete([response])
 
     def _issue(self, samples: Any) -> None:
-        """Take queries from LoadGen, on its thread. Never raises: LoadGen does not survive that."""
+        """Receive queries from LoadGen, on its thread. Never raises: LoadGen does not survive an exception."""
         for sample in samples:
             if self._abandoned:
                 threading.Event().wait()
@@ -108,7 +108,7 @@ class LoadGenRun:
             self._response_ids[index] = sample.id
             try:
                 self._issuer.issue(self._workload.query(index, sample.index), None, self)
-            except BaseException as error:  # told to the waiting thread, which raises it
+            except BaseException as error:  # raised again in the waiting thread
                 self._error = error
                 self._ended.set()
                 threading.Event().wait()
@@ -118,7 +118,7 @@ class LoadGenRun:
         count = len(self._workload.prompts)
         try:
             logs = loadgen.LogSettings()
-            logs.enable_trace = True  # the only place where LoadGen tells when it had scheduled a query
+            logs.enable_trace = True  # the only source of LoadGen's schedule times
             logs.log_output.outdir = str(self._directory)
             logs.log_output.prefix = self._prefix
             logs.log_output.copy_summary_to_stdout = False
@@ -127,6 +127,6 @@ class LoadGenRun:
             loadgen.StartTestWithLogSettings(sut, qsl, self._settings, logs, self._audit)
             loadgen.DestroyQSL(qsl)
             loadgen.DestroySUT(sut)
-        except Exception as error:  # told to the waiting thread
+        except Exception as error:  # raised again in the waiting thread
             self._error = RunError(f"LoadGen failed: {type(error).__name__}: {error}")
         self._ended.set()

@@ -1,4 +1,4 @@
-"""What a run asks of its engine, and loading that: the profile's, or the one in its place where it cannot serve."""
+"""What a run requires of its engine, and loading it: the profile's engine, or its fallback if it is unfit."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from benchmark.settings import Settings
 
 
 def demands_of(profile: Profile, dataset: Dataset, token_ids: bool) -> Demands:
-    """Return what a run asks of its engine; `token_ids`: whether answers are judged by theirs.
+    """Return what a run requires of its engine; `token_ids`: whether answers need them.
 
-    Raises InputError where the dataset asks for longer answers than the profile's generation gives.
+    Raises InputError if the dataset asks for longer answers than the profile's generation settings allow.
     """
     _require_lengths(profile, dataset)
     given = [prompt.token_ids for prompt in dataset.prompts if prompt.token_ids is not None]
@@ -37,7 +37,7 @@ def demands_of(profile: Profile, dataset: Dataset, token_ids: bool) -> Demands:
 
 
 def contexts(prompts: Sequence[Prompt], longest_answer: int) -> list[int]:
-    """Return how many tokens each prompt has, where it has ids, with what its conversation had before."""
+    """Return the tokens of each prompt that has ids, including the earlier turns of its conversation."""
     found: list[int] = []
     for prompt in prompts:
         before = 0
@@ -52,8 +52,8 @@ def _require_lengths(profile: Profile, dataset: Dataset) -> None:
     longest = max((prompt.output_tokens or 0 for prompt in dataset.prompts), default=0)
     if longest > profile.generation.max_new_tokens:
         raise InputError(
-            f"The dataset {dataset.name} asks for answers of up to {longest} tokens, and the profile's "
-            f"generation.max_new_tokens is {profile.generation.max_new_tokens}: raise it, or have the dataset ask for "
+            f"The dataset {dataset.name} asks for answers of up to {longest} tokens, but the profile's "
+            f"generation.max_new_tokens is {profile.generation.max_new_tokens}: raise it, or let the dataset ask for "
             "shorter ones."
         )
 
@@ -61,7 +61,7 @@ def _require_lengths(profile: Profile, dataset: Dataset) -> None:
 def load_engine(
     profile: Profile, settings: Settings, equip: Callable[[Engine], None], stack: ExitStack, apart: bool = False
 ) -> tuple[Engine, EngineInfo]:
-    """Return the engine, ready to answer, and what it is; `equip` gives it what it needs, `stack` closes it.
+    """Return the loaded engine and its description; `equip` sets its attributes, `stack` closes it.
 
     `apart`: see `make_engine`. Raises as `Engine.load` does.
     """
@@ -81,9 +81,9 @@ def load_engine(
         if not profile.fallback_engine:
             raise
         reason = str(unfit)
-    # Not within the handler: what was tried there is released by now, a model only by this: its parts know each other.
+    # Outside the handler: only here is the failed engine released; a model, with its reference cycles, needs this call.
     gc.collect()
-    words = f"{profile.fallback_engine} is to answer instead of {profile.engine}: {reason}"
+    words = f"{profile.fallback_engine} answers instead of {profile.engine}: {reason}"
     print(words, file=sys.stderr, flush=True)
     try:
         engine, info = load(profile.fallback_engine, {})

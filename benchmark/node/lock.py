@@ -1,4 +1,4 @@
-"""Locks that a run holds while it is at something, so that others can wait for it without looking again and again."""
+"""Locks that a run holds during a phase, so that others can wait for its end without polling."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 
 from benchmark.locks import take
 
-# What the controller's scripts on the node wait for (benchmark/fleet/scripts/): until the run is ready to measure, and
-# until it has measured alone. For its end there is running.lock, which start.sh holds.
+# For the controller's scripts on the node (benchmark/fleet/scripts/): held until the run is ready to measure, and until
+# it has measured alone. For the run's end there is running.lock, which start.sh holds.
 STARTING = "starting.lock"
 ALONE = "alone.lock"
 
 
 class Lock:
-    """A file that is locked until `release`, or until the process ends in whatever way.
+    """A file that is locked until `release`, or until the process ends in any way.
 
-    With `descriptor` whoever started this process has locked the file already. Where a file system has no locks there
-    is none, and whoever waits has to look.
+    With `descriptor` the process that started this one has already locked the file. On a file system without locks
+    there is none, and waiting processes have to poll.
     """
 
     def __init__(self, path: Path, descriptor: int | None = None) -> None:
@@ -31,9 +31,9 @@ class Lock:
         take(self._descriptor)
 
     def release(self) -> None:
-        """Let those go on who wait."""
+        """Let waiting processes continue."""
         if self._descriptor >= 0:
-            # Whoever handed it on may still have it open.
+            # The process that passed it on may still have it open.
             with suppress(OSError):
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)

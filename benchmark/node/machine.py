@@ -1,8 +1,8 @@
-"""One run at a time on a machine: a claim that every user of this project sees there, whatever account or directory.
+"""One run at a time on a machine: a claim that all users of this project on the machine see.
 
-A claim is a file in /tmp that its run holds locked, and that says who measures with what. It ends with its process,
-however that ends; a file that nobody holds means nothing. Nobody writes into another's, follows a link or waits for
-what is no plain file. Claims are made one at a time, behind a door.
+A claim is a file in /tmp that its run holds locked; its content says which run uses what. It ends with its process,
+however that ends; a file without a lock means nothing. The code never writes to another run's file, follows no links,
+and never waits for anything that is not a regular file. Claims are made one at a time, under a lock called the door.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pathlib import Path
 
 from benchmark.errors import SetupError
 
-# Every user can write there, and nobody can remove another's files. fleet/scripts/await_machine.sh looks there too.
+# All users can write there, but not remove each other's files. fleet/scripts/await_machine.sh uses it too.
 PLACE = Path("/tmp")  # noqa: S108 # see above
 DOOR, CLAIMS = "llm-benchmark.door", "llm-benchmark-*.claim"
-# What a run claims that computes on the CPU: all else that computes there disturbs it, and is disturbed.
+# Claimed by a run on the CPU: it disturbs, and is disturbed by, everything else on the machine.
 CPU = "cpu"
-# Making a claim takes a millisecond: whoever holds the door for longer is stopped, or no friend.
+# Making a claim takes a millisecond: a process that holds the door for longer is stopped, or hostile.
 DOOR_S = 10
 MOST_BYTES = 4096
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -35,28 +35,28 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 @dataclass(frozen=True)
 class Claim:
-    """What a run measures with; `words` is a sentence about it, without its end."""
+    """What a run uses; `words` is a sentence about it, without the full stop."""
 
     uses: tuple[str, ...]
     """`cpu`, or the UUIDs of GPUs."""
     shared: bool
-    """Whether it lets others on that share too."""
+    """Whether other runs that share may run at the same time."""
     words: str
 
     def excludes(self, other: Claim) -> bool:
-        """Return whether the two may not measure at the same time."""
+        """Return whether the two must not measure at the same time."""
         if self.shared and other.shared:
             return False
         return CPU in self.uses + other.uses or bool(set(self.uses) & set(other.uses))
 
     def text(self) -> str:
-        """Return the content of its file, a line each: the sentence, what it uses, and whether it shares."""
+        """Return the content of its file, three lines: the sentence, what it uses, and whether it shares."""
         uses = " ".join(self.uses) if CPU in self.uses else f"gpus {' '.join(self.uses)}"
         return f"{self.words}\n{uses}\n{'shared' if self.shared else 'alone'}\n"
 
     @classmethod
     def parse(cls, text: str, user: str) -> Claim:
-        """Return what a file says; of one that says nothing that all is used. `user`: whose file it is."""
+        """Parse a file's content; if it is unreadable, the run counts as using everything. `user`: the file's owner."""
         words, uses, shared = (*text.split("\n")[:3], "", "", "")[:3]
         kind, *gpus = uses.split() or [CPU]
         words = "".join(c for c in words if c.isprintable())[:300]
@@ -65,15 +65,15 @@ class Claim:
 
 
 def who_measures(run_id: str, owner: str) -> str:
-    """Return the sentence of a claim: which run, whose, since when."""
-    return f"run {run_id} of {owner} is measuring here since {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
+    """Return the sentence of a claim: which run, of which user, since when."""
+    return f"run {run_id} of {owner} has been measuring here since {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
 
 
 def claim_machine(claim: Claim, wait_s: float, waiting: Callable[[str], None], place: Path = PLACE) -> int | None:
-    """Claim what a run measures with; wait so long for others, and say for whom.
+    """Claim what a run uses; wait up to `wait_s` seconds for other runs, calling `waiting` with their sentences.
 
-    Returns the open file that holds the claim until this process ends. Where `place` takes no files or no locks there
-    is none, and that is printed. Raises SetupError where another run still measures.
+    Returns the open file that holds the claim until this process ends. If `place` does not support files or locks,
+    prints that and returns None. Raises SetupError if another run is still measuring.
     """
     deadline = time.monotonic() + wait_s
     try:
@@ -87,29 +87,29 @@ def claim_machine(claim: Claim, wait_s: float, waiting: Callable[[str], None], p
                 _await_end(other[0], left_s)
         return other
     except OSError as error:
-        print(f"No other run is kept away from this machine: {place}: {error.strerror}.", flush=True)
+        print(f"Other runs cannot be kept away from this machine: {place}: {error.strerror}.", flush=True)
         return None
 
 
 def _claim(claim: Claim, place: Path) -> int | tuple[Path, Claim]:
-    """Make the claim and return its file, or the claim that excludes it."""
+    """Make the claim and return its file, or return the claim that excludes it."""
     with _door(place):
         for path, other in _held(place):
             if claim.excludes(other):
                 return path, other
         path = place / CLAIMS.replace("*", secrets.token_hex(8))
-        # Nothing that this process starts inherits it.
+        # Not inherited by child processes.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Whatever the umask: others are to read it.
+        # Readable for all users, whatever the umask.
         os.fchmod(descriptor, 0o644)
-        with suppress(OSError):  # a full disk: it is held all the same
+        with suppress(OSError):  # a full disk: the claim holds without its content
             os.write(descriptor, claim.text().encode()[:MOST_BYTES])
         return descriptor
 
 
 def _held(place: Path) -> Iterator[tuple[Path, Claim]]:
-    """Yield the claims that runs hold; files of this user's that nobody holds are removed."""
+    """Yield the claims that runs hold; remove this user's files that are not locked."""
     for path in sorted(place.glob(CLAIMS)):
         try:
             descriptor = os.open(path, _READ)
@@ -133,7 +133,7 @@ def _held(place: Path) -> Iterator[tuple[Path, Claim]]:
 
 @contextmanager
 def _door(place: Path) -> Iterator[None]:
-    """Let one process in at a time; for one that stays too long nobody waits."""
+    """Admit one process at a time; if one holds the lock for too long, continue without it."""
     path, until = place / DOOR, time.monotonic() + DOOR_S
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644))
@@ -153,7 +153,7 @@ def _door(place: Path) -> Iterator[None]:
 
 
 def _await_end(path: Path, within_s: float) -> None:
-    """Return once nobody holds the claim, or after so long; it sleeps at the lock, so that it disturbs nobody."""
+    """Return once the claim is released, or after `within_s`; sleeps at the lock, so that it takes no CPU time."""
     descriptor = os.open(path, _READ)
     released = threading.Event()
 

@@ -1,4 +1,4 @@
-"""The measurements of a run: one, its repeats, or the steps of a sweep, each begun when all nodes are ready for it."""
+"""The measurements of a run: one, its repeats, or the steps of a sweep; each begins when all nodes are ready."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from benchmark.option_models import CLOSED_LOOP
 from benchmark.records import Load, Solo
 from benchmark.rundir import READY, of_repeat
 
-# Seconds for which an idle GPU's power is measured where nothing else is waited for.
+# Seconds for which an idle GPU's power is measured if there is nothing else to wait for.
 IDLE_S = 1.0
 
 
 class Measurements:
-    """Measures on a loaded engine, and keeps what it comes to in the open result.
+    """Measures on a loaded engine, and stores the results in the open result.
 
-    Made before anything is loaded: other nodes wait at its locks. `starting`: one of each repeat, held until this node
-    is ready for that. `first`, `last`: those measurements that were begun, also where one breaks off; None: none was.
+    Created before anything is loaded: other nodes wait at its locks. `starting`: one for each repeat, held until this
+    node is ready for it. `first`, `last`: the first and the last measurement that began, even if it failed; None: none
+    began.
     """
 
     def __init__(self, request: RunRequest, result: OpenResult) -> None:
@@ -41,7 +42,7 @@ class Measurements:
         self.last: Pass | None = None
 
     def run(self, bench: Bench, watch: Watch | NoWatch) -> None:
-        """Measure alone first where that is asked, then with the others; `watch` watches the first measurement."""
+        """Measure alone first if requested, then with the others; `watch` covers the first measurement."""
         if self.starting and self._turn is not None:
             self._measure_alone(bench, self.starting[0], self._turn)
         self._measure_all(bench, self._loads(bench), watch)
@@ -55,7 +56,7 @@ class Measurements:
     def _measure_alone(self, bench: Bench, starting: Lock, turn: Lock) -> None:
         alone = Pass(bench, self._open.result.target_qps or 0, prefix=SOLO)
         alone.prepare()
-        with self._open.stage("ready", reported="ready, waiting for its turn alone"):
+        with self._open.stage("ready", reported="ready, waiting for its turn to measure alone"):
             wait_for_turn(bench.directory, self._request.wait_s or 0, self._open.result.environment, starting)
         with self._open.stage("measuring alone", self._profile.samples or 0):
             alone.run()
@@ -63,9 +64,9 @@ class Measurements:
             end_turn(bench.directory, turn)
 
     def _begin(self, measured: Pass, number: int) -> Start | None:
-        """Watch the node idle, and return the agreed start of a repeat once it has come; None: begin at once."""
+        """Measure idle power, and return the agreed start of a repeat once it has arrived; None: begin at once."""
         measured.prepare()
-        if measured.watch.gpus:  # of a host there is nothing to learn while it waits
+        if measured.watch.gpus:  # for a host without GPUs there is nothing to measure
             measured.watch.idle()
         if self._request.wait_s is None:
             if measured.watch.gpus:
@@ -82,7 +83,7 @@ class Measurements:
         return self._open.stage("measuring", self._profile.samples or 0, reported=f"measuring{which}")
 
     def _loads(self, bench: Bench) -> list[Load | None]:
-        """Return what each measurement asks of the system; None: what the profile's scenario says."""
+        """Return the load of each measurement; None: as in the profile's scenario."""
         sweep = self._profile.sweep
         if sweep is None:
             closed = self._profile.scenario == CLOSED_LOOP
@@ -95,7 +96,7 @@ class Measurements:
         return [*loads_of(sweep, burst)[self._request.first_step - 1 :]]
 
     def _measure_all(self, bench: Bench, loads: Sequence[Load | None], watch: Watch | NoWatch) -> None:
-        """Measure the profile as often as is asked, or under one load after the other until the ladder ends."""
+        """Measure the profile as often as requested, or at one load after the other until the ladder ends."""
         target, sweep = self._open.result.target_qps or 0, self._profile.sweep
         device = self._request.settings.benchmark_device
         measured = self.first = self.last = Pass(bench, target, load=loads[0], watch=watch)
@@ -114,7 +115,7 @@ class Measurements:
             self._end_sweep(why_end(sweep, [*steps, step], device))
 
     def _end_sweep(self, why: str, number: int = 0) -> None:
-        """Keep why there are no further steps; the others need not wait for this node at measurement `number`."""
+        """Store why there are no further steps; other nodes need not wait for this one at measurement `number`."""
         self._open.update(sweep_ended=why)
         if self.starting and number:
             end_starts(self._request.directory, self.starting[number - 1], number)
@@ -138,7 +139,7 @@ class Measurements:
                 again.run(start, lambda window: self._open.update(False))
         finally:
             watch.close()
-        # From its samples now: all repeats' samples at once would need too much memory.
+        # Computed from its samples now: keeping the samples of all repeats would need too much memory.
         metrics = again.metrics()
         repeat = {
             "number": number,

@@ -1,4 +1,4 @@
-"""The passes of a run that answer queries: one window each, recorded under names of its own."""
+"""The parts of a run that answer queries: each has its own window and file names."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ACCURACY_SAMPLES = ACCURACY + SAMPLES
 
 @dataclass(frozen=True)
 class Bench:
-    """What all passes of a run share: the loaded engine, who issues queries to it, and where the files go."""
+    """What all passes of a run share: the loaded engine, its scenario, and the directory for the files."""
 
     engine: Engine
     scenario: Scenario
@@ -44,15 +44,15 @@ class Bench:
     progress: ProgressWriter
     mlperf_round: str = DEFAULT_ROUND
     expected_ms: float | None = None
-    """What one query alone takes, as the warm-up saw it."""
+    """Latency of a single query in the warm-up."""
     replicas: int = 1
     servers: tuple[Server, ...] = ()
-    """Of the nodes that are one system; empty: the node answers by itself."""
+    """The nodes that serve as one system; empty: this node itself."""
 
     def conditions(
         self, target_qps: float, purpose: Purpose = "performance", prefix: str = "", load: Load | None = None
     ) -> Conditions:
-        """Return under what the scenario runs for that purpose; a `load` has the last word."""
+        """Return the scenario's conditions for that purpose; a `load` takes precedence."""
         return Conditions(
             self.directory,
             target_qps if load is None or load.rate is None else load.rate,
@@ -66,13 +66,13 @@ class Bench:
         )
 
     def report(self, sample: Sample, done: int) -> None:
-        """Show how far the pass is."""
+        """Report the progress of the pass."""
         began_ns = sample.issued_ns if sample.scheduled_ns is None else sample.scheduled_ns
         taken_ms = None if sample.completed_ns is None else (sample.completed_ns - began_ns) / 1e6
         self.progress.advance(done, taken_ms)
 
     def in_turn(self, queries: Sequence[Query], shown: bool) -> list[Sample]:
-        """Answer the queries one after the other and keep nothing of them on the disk."""
+        """Answer the queries one after the other, without writing anything to disk."""
         recorder = Recorder(self.engine, None, now_ns(), self.report if shown else lambda sample, done: None)
         for query in queries:
             recorder.issue(query, now_ns())
@@ -82,13 +82,13 @@ class Bench:
 
 @dataclass
 class Pass:
-    """One measurement of the profile. What it has come to is here also where it breaks off."""
+    """One measurement of the profile. Its results so far are available even if it fails."""
 
     bench: Bench
     target_qps: float
     prefix: str = ""
     load: Load | None = None
-    """What is asked of the system; None: what the profile's scenario says."""
+    """The load on the system; None: as in the profile's scenario."""
     watch: Watch | NoWatch = field(default_factory=NoWatch)
     recorder: Recorder | None = None
     window: Window | None = None
@@ -98,14 +98,14 @@ class Pass:
     serving: Serving | None = None
 
     def prepare(self) -> None:
-        """Do what takes time before a measurement, while no start is agreed on yet."""
+        """Do what takes time before a measurement, before a start is agreed on."""
         self.bench.engine.begin_window()
 
     def run(self, start: Start | None = None, expected: Callable[[Window], None] = lambda window: None) -> None:
-        """Measure, from the agreed start on where there is one; `prepare` comes first.
+        """Measure, from the agreed start if there is one; call `prepare` first.
 
-        `expected` is told the window's beginning before it comes: nothing that takes the disk's time may come between
-        an agreed start and the queries.
+        `expected` is called with the window's beginning before that moment: nothing may use the disk between an agreed
+        start and the queries.
         """
         bench, path = self.bench, self.bench.directory / f"{self.prefix}{SAMPLES}"
         asked_unix_ns = start.unix_ns if start else None
@@ -134,14 +134,14 @@ class Pass:
             rewrite_samples(path, self.recorder.amend(outcome.scheduled_ns))
 
     def step(self) -> Step | None:
-        """Return what the ladder is judged by; None where there is no load, or no query could be issued."""
+        """Return the step for the ladder; None if there is no load, or no query could be issued."""
         measured = self.metrics()
         if self.load is None or self.recorder is None or measured is None:
             return None
         return Step(self.load, measured, sustained(Columns.of(self.recorder.samples)))
 
     def metrics(self) -> Metrics | None:
-        """Return what the samples amount to; None where no query could be issued."""
+        """Return the metrics of the samples; None if no query could be issued."""
         if self.recorder is None:
             return None
         planned = self.bench.profile.samples or self.recorder.issued
@@ -150,7 +150,7 @@ class Pass:
 
 
 def _record(bench: Bench, conditions: Conditions, samples: str) -> tuple[Outcome, Recorder]:
-    """Run the scenario beside the measurement, and keep its samples in the file of that name."""
+    """Run the scenario outside the measurement, and write its samples to the file of that name."""
     with sample_writer(bench.directory / samples) as writer:
         recorder = Recorder(bench.engine, writer, now_ns(), bench.report)
         try:
@@ -160,9 +160,9 @@ def _record(bench: Bench, conditions: Conditions, samples: str) -> tuple[Outcome
 
 
 def judge_answers(bench: Bench, dataset: Dataset, target_qps: float, settings: Settings) -> Accuracy:
-    """Return what the answers are worth: the tokens that like nodes must agree in, and scores where there are any.
+    """Return the accuracy of the answers: the tokens that identical nodes must agree on, and any scores.
 
-    `target_qps` is the whole node's: at a Server's rate the answers are asked for too.
+    `target_qps` is for the whole node: in the Server scenario the accuracy run uses that rate too.
     """
     greedy = _greedy(bench)
     if not has_references(dataset):
@@ -170,8 +170,8 @@ def judge_answers(bench: Bench, dataset: Dataset, target_qps: float, settings: S
     outcome, recorder = _record(bench, bench.conditions(target_qps, "accuracy", prefix=ACCURACY), ACCURACY_SAMPLES)
     if unknown := sum(sample.error is None and not sample.token_ids for sample in recorder.samples):
         raise RunError(
-            f"The engine reports no token ids of {unknown} answers, and answers are scored from their ids: take "
-            "a server that returns them (vLLM does), or set benchmark_accuracy: off."
+            f"The engine reports no token ids for {unknown} answers, which are scored by their ids: use a server "
+            "that returns them (vLLM does), or set benchmark_accuracy: off."
         )
     answers = read_answers(bench.directory / f"{ACCURACY}{ANSWERS}") if outcome.loadgen else None
     failed = [error_of(sample, bench.servers) for sample in recorder.samples if sample.error]
@@ -185,14 +185,14 @@ def judge_answers(bench: Bench, dataset: Dataset, target_qps: float, settings: S
 
 
 def run_audit(bench: Bench, target_qps: float, settings: Settings) -> Audit:
-    """Run the compliance test at the node's target, and return what it came to.
+    """Run the compliance test at the node's target, and return its result.
 
-    Raises RunError where LoadGen left nothing that could be judged.
+    Raises RunError if LoadGen left no result.
     """
     conditions = bench.conditions(target_qps, "audit", prefix=AUDIT_PREFIX)
     outcome, recorder = _record(bench, conditions, f"{AUDIT_PREFIX}{SAMPLES}")
     if outcome.loadgen is None:
-        raise RunError("The audit run has no result of LoadGen.")
+        raise RunError("The audit run has no LoadGen result.")
     try:
         audit = judge_audit(bench.directory, outcome.loadgen, model_ends(settings))
     except InputError as error:
@@ -201,23 +201,23 @@ def run_audit(bench: Bench, target_qps: float, settings: Settings) -> Audit:
 
 
 def unanswered_words(recorder: Recorder, servers: Sequence[str]) -> str:
-    """Say which of several servers had not answered when the recorder was closed: one that hangs tells nobody."""
+    """Return which of several servers had not answered when the recorder was closed: a hung one reports nothing."""
     waited = {place: count for place, count in recorder.unanswered.items() if place is not None}
     words = [f"{plural(waited[place], 'query', 'queries')} on {servers[place]}" for place in sorted(waited)]
     return f"Still unanswered when it ended: {', '.join(words)}." if words else ""
 
 
 def error_of(sample: Sample, servers: Sequence[Server]) -> str:
-    """Return what a query failed with, and on which node where several nodes serve."""
+    """Return a query's error, with the node's name if several nodes serve."""
     error = sample.error or ""
     return error if sample.server is None or not servers else f"{servers[sample.server].node}: {error}"
 
 
 def _greedy(bench: Bench) -> Accuracy:
-    """Return the tokens that nodes which are alike must agree in: the first prompts, without sampling."""
+    """Return the tokens that identical nodes must agree on: for the first prompts, without sampling."""
     queries = [replace(bench.workload.query(index), greedy=True) for index in range(bench.profile.greedy_prompts)]
     samples = bench.in_turn(queries, shown=False)
     errors = [error_of(sample, bench.servers) for sample in samples if sample.error]
-    # A server that does not report its tokens has none to compare.
+    # A server that reports no tokens has none to compare.
     greedy = {sample.prompt_id: sample.token_ids for sample in samples if sample.token_ids and not sample.error}
     return Accuracy(greedy=greedy, errors=len(errors), error=errors[0] if errors else "")

@@ -1,4 +1,4 @@
-"""The result of a run while it goes on: at every moment there is a readable one on the disk."""
+"""The result of a run in progress: there is a readable one on the disk at every moment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmark.records import NodeResult, Stage
 
 
 class OpenResult:
-    """Begins as `interrupted`, in the stage `environment`. `progress` says how far the run is."""
+    """Begins as `interrupted`, in the stage `environment`. `progress` reports the run's progress."""
 
     def __init__(self, request: RunRequest) -> None:
         started = datetime.now(timezone.utc)
@@ -33,14 +33,16 @@ class OpenResult:
 
     @property
     def replicas(self) -> int:
-        """How many engines answer; one, as long as none is loaded."""
+        """Number of engines that answer; 1 until they are loaded."""
         return self.result.engine.replicas if self.result.engine else 1
 
     @contextmanager
     def stage(self, stage: Stage, total: int = 0, reported: str = "") -> Iterator[None]:
-        """Within, be in a stage of `total` queries; `reported`: what it is called meanwhile, where that says more."""
+        """Within the block, be in a stage of `total` queries; `reported`: a more precise name for it, if any."""
         if stage == "measuring":
-            self.set(stage=stage)  # written with the window's beginning: little is done between the word and the start
+            self.set(
+                stage=stage
+            )  # written with the window's beginning: little is done between the start's arrival and the start
         else:
             self.update(stage=stage)
         self.progress.stage(reported or stage, total)
@@ -48,16 +50,16 @@ class OpenResult:
         try:
             yield
         finally:
-            # A stage may come twice: a node that measures alone first is ready before and after.
+            # A stage may come twice: a node that measures alone first is ready before and after that.
             taken = round(time.monotonic() - began + self.result.stages_s.get(stage, 0), 3)
             self.set(stages_s={**self.result.stages_s, stage: taken})
 
     def set(self, **fields: Any) -> None:
-        """Change fields, which are written with the next `update`."""
-        # Through validation, unlike model_copy: what is written is what a reader will accept.
+        """Set fields, which are written with the next `update`."""
+        # With validation, unlike model_copy: what is written is what a reader will accept.
         self.result = NodeResult.model_validate({**dict(self.result), **fields})
 
     def update(self, synced: bool = True, /, **fields: Any) -> None:
-        """Change fields and write the result. Raises OSError."""
+        """Set fields and write the result. Raises OSError."""
         self.set(**fields)
         write_record(self.path, self.result, synced)

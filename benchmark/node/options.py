@@ -13,7 +13,7 @@ OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 
 def check(kind: type[OptionsT], given: dict[str, Any], whose: str) -> OptionsT:
-    """Return `given` as options of that kind. Raises InputError, a sentence for each fault."""
+    """Return `given` as options of that kind. Raises InputError, one sentence per fault."""
     try:
         return kind.model_validate(given)
     except ValidationError as error:
@@ -21,6 +21,6 @@ def check(kind: type[OptionsT], given: dict[str, Any], whose: str) -> OptionsT:
 
 
 def check_none(given: dict[str, Any], whose: str) -> None:
-    """Raise InputError where there are options for what has none."""
+    """Raise InputError if there are any options."""
     if given:
-        raise InputError(f"{whose} has no options; the profile gives {', '.join(given)}.")
+        raise InputError(f"{whose} has no options, but the profile sets {', '.join(given)}.")

@@ -19,16 +19,16 @@ from benchmark.verdict import Findings, judge
 
 PRECISION = 0.05
 MOST_PROBES = 12
-# Server runs reach less than a burst does: a guess only, the search corrects it.
+# Server runs reach less than a burst does: only a guess, which the search corrects.
 FIRST_GUESS = 0.8
-# Above what a burst reaches, so that LoadGen generates enough queries for its least duration.
+# Above a burst's rate, so that LoadGen generates enough queries for its minimum duration.
 ROOM = 1.2
 PERFORMANCE = CONSTRAINTS["result_perf_constraints_met"]
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a search came to: the highest valid rate, and whether the next higher that was tried is within reach."""
+    """The result of a search: the highest valid rate, and whether an invalid rate close above it is known."""
 
     rate: float | None
     settled: bool
@@ -39,13 +39,13 @@ def search(
 ) -> Found:
     """Bracket the highest valid rate from `start` by doubling or halving, then bisect, with at most `most` probes.
 
-    `settled`: an invalid rate is known that lies within `precision` above the valid one.
+    `settled`: an invalid rate within `precision` above the valid one is known.
     """
     low: float | None = None
     high: float | None = None
     rate = start
     for _ in range(most):
-        rate = float(f"{rate:.4g}")  # people will type it
+        rate = float(f"{rate:.4g}")  # users will type it
         if valid(rate):
             low = rate
         else:
@@ -67,9 +67,9 @@ class PeakFinder:
     most: int = MOST_PROBES
 
     def find(self, replicas: int) -> PeakSearch:
-        """Return the highest valid rate, in queries per second for the whole node, and every probe.
+        """Return the highest valid rate, in queries per second for the whole node, and all probes.
 
-        Without a limit on times (Offline) it is what a burst reaches, with room above for LoadGen to have enough.
+        Without latency limits (Offline) it is a burst's rate, plus some so that LoadGen has enough queries.
         """
         burst = self.burst()
         probes: list[Probe] = []
@@ -87,24 +87,25 @@ class PeakFinder:
         return PeakSearch(target_qps=found.rate, settled=found.settled, probes=tuple(probes), host_vars=host_vars)
 
     def probe(self, rate: float) -> Probe:
-        """Return what one run at that rate comes to."""
+        """Return the result of one run at that rate."""
         return self._probe(rate, f"rate{rate:g}_")
 
     def burst(self) -> float:
-        """Return queries per second of a burst that is issued at once: what the engine can do without any limit."""
+        """Return the queries per second of a burst issued at once: what the engine can do without any limit."""
         self.bench.progress.stage("searching: a burst of queries")
         samples, loadgen = self._run(1, "burst")
         measured = self._measured(samples, loadgen)
         if errors := [sample.error for sample in samples if sample.error]:
-            raise RunError(f"The burst that the search begins with failed: {errors[0]}")
+            raise RunError(f"The search's first burst of queries failed: {errors[0]}")
         if not measured.qps:
-            raise RunError("The burst that the search begins with has no rate.")
+            raise RunError("The search's first burst of queries has no rate.")
         return measured.qps
 
     def _probe(self, rate: float, prefix: str) -> Probe:
         samples, loadgen = self._run(rate, "probe", prefix)
         measured = self._measured(samples, loadgen)
-        # The profile's own limits, and of LoadGen's verdict only this: a short run has too few queries for the rest.
+        # The profile's own limits, and only this part of LoadGen's verdict: a short run has too few queries for the
+        # rest.
         limits = self.bench.profile.model_copy(update={"accuracy": "off"})
         reasons = list(judge(limits, Findings(measured), rate, "complete").reasons)
         if loadgen is None or not loadgen.constraints.get(PERFORMANCE, False):
@@ -121,7 +122,7 @@ class PeakFinder:
     def _run(self, rate: float, purpose: Purpose, prefix: str = "") -> tuple[list[Sample], LoadGenResult | None]:
         recorder = Recorder(self.bench.engine, None, now_ns(), lambda sample, done: None)
         try:
-            # A probe is short: how far the run is, is told of the run.
+            # A probe is short: the run's progress is reported instead.
             conditions = replace(self.bench.conditions(rate, purpose, prefix or f"{purpose}_"), begins=lambda *_: None)
             outcome = self.bench.scenario.run(self.bench.workload, recorder, conditions)
         finally:

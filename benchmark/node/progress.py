@@ -1,4 +1,4 @@
-"""Report how far the run is: on a terminal, and in `progress.json` for whoever waits elsewhere."""
+"""Report the run's progress: on a terminal, and in `progress.json` for processes that wait elsewhere."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from benchmark.progress import Progress, describe, time_left_s
 
 FILE = "progress.json"
-# Writing takes time between queries; a person needs no more than this.
+# Writing takes time between queries; users need it no more often.
 INTERVAL_S = 0.5
 
 
 class ProgressWriter:
-    """`stage` says what is being done, `advance` how many queries are done."""
+    """`stage` says what the run is doing, `advance` how many queries are done."""
 
     def __init__(self, node: str, directory: Path) -> None:
         self._node = node
@@ -28,7 +28,7 @@ class ProgressWriter:
         self._written = 0.0
 
     def stage(self, state: str, total: int = 0) -> None:
-        """Begin a stage of `total` queries, or of none that could be counted."""
+        """Begin a stage of `total` queries (0: nothing to count)."""
         self._end_line()
         self._state, self._total, self._began = state, total, time.monotonic()
         self._least_s, self._most_s = 0.0, math.inf
@@ -37,16 +37,16 @@ class ProgressWriter:
             print(f"{time.strftime('%H:%M:%S')} {self._node}: {state}", file=sys.stderr, flush=True)
 
     def begin(self, least_s: float = 0.0, queries: int = 0, most_s: float = math.inf) -> None:
-        """Report that the stage's queries begin now, and what is known of them.
+        """Report that the stage's queries begin now, and what is known about them.
 
-        How long they take at least and at most, in seconds, and how many there are (0: as many as `stage` said).
+        Their minimum and maximum duration, in seconds, and their number (0: the number given to `stage`).
         """
         self._least_s, self._most_s, self._began = least_s, most_s, time.monotonic()
         self._total = queries or self._total
-        # Not written: nothing that touches the disk comes between an agreed start and the first query.
+        # Not written: nothing may use the disk between an agreed start and the first query.
 
     def advance(self, done: int, latency_ms: float | None = None) -> None:
-        """Report that `done` of the stage's queries are done; most calls do nothing, so that they cost nothing."""
+        """Report that `done` of the stage's queries are done; most calls return at once, so that they cost nothing."""
         now = time.monotonic()
         if now - self._written >= INTERVAL_S or done == self._total:
             self._write(done, now, latency_ms)
@@ -71,7 +71,7 @@ class ProgressWriter:
             beside.write_text(progress.text(), encoding="utf-8")
             beside.replace(self._path)
         except OSError:
-            pass  # a full disk must not end a run by its progress; the samples' own write tells it
+            pass  # a full disk must not end a run at its progress; writing the samples will report it
         if self._terminal:
             print(f"\r\033[K[{self._node}] {describe(progress)}", end="", file=sys.stderr, flush=True)
 

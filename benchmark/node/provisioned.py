@@ -1,4 +1,4 @@
-"""An engine that is provisioned, as the system under test: installed by its role, started here, ended with the run."""
+"""A provisioned engine as the system under test: installed by its role, started here, ended with the run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from benchmark.settings import Settings
 
 
 class Engine(endpoint.Engine):
-    """The client of a server that nobody else uses; what it is told are its options and the run's own settings."""
+    """The client of the run's own server, which is configured by its options and the run's settings."""
 
     def __init__(
         self, declared: ProvisionedEngine, settings: Settings, generation: Generation, options: dict[str, Any]
@@ -29,18 +29,18 @@ class Engine(endpoint.Engine):
         self.declared, self.name, self.called = declared, declared.name, declared.title
 
     def load(self) -> EngineInfo:
-        """Start the server, on a free port of loopback unless others are served, and wait until it serves the model.
+        """Start the server, on a free loopback port unless it serves others, and wait until it serves the model.
 
-        Raises InputError for options that do not exist and prompts that are too long, SetupError where the environment
-        or the model is not there, GPUs are too few, or the server does not start.
+        Raises InputError for unknown options and for prompts that are too long, SetupError if the environment or the
+        model is missing, there are too few GPUs, or the server does not start.
         """
         options = self.declared.check_options(self.options)
-        # Where the node serves others, the run says where.
+        # If the node serves others, the run sets the address.
         url = next(iter(self.settings.benchmark_endpoint_urls), f"http://{HOST}:{free_port()}")
         start = self.command(url)
         most = most_tokens(self.declared, options, find_snapshot(self.settings))
         require_room(most, self.demands, self.generation.max_new_tokens, "max_model_len is")
-        # Whoever looks into the log while it starts, or after it did not, finds what was asked there too.
+        # Also in the log, for users who read it while the server starts, or after it has failed.
         print(f"Starting {self.called}: {start}", flush=True)
         self.settings = self.settings.model_copy(
             update={
@@ -52,7 +52,7 @@ class Engine(endpoint.Engine):
         return super().load()
 
     def command(self, url: str = "") -> str:
-        """Return the line of the shell that serves at `url`, or computes this node's part of a copy that others answer.
+        """Return the shell command that serves at `url`, or computes this node's part of another node's copy.
 
         Raises as `load` does.
         """
@@ -64,7 +64,7 @@ class Engine(endpoint.Engine):
         return command(self.declared, self.settings, options, url, max(1, copies), part)
 
     def _check_options(self) -> None:
-        """They were checked when the command was made."""
+        """Do nothing: they were checked when the command was made."""
 
     def _replicas(self) -> int:
         return self._gpus
@@ -77,26 +77,26 @@ class Engine(endpoint.Engine):
         }
 
     def _used(self, options: ServerOptions) -> int:
-        """Return how many GPUs serve: all that are visible, or `benchmark_replicas` of them; 1 on the CPU.
+        """Return the number of GPUs that serve: all visible ones, or `benchmark_replicas` of them; 1 on the CPU.
 
-        Of a copy over several nodes: those of all nodes.
+        For a copy over several nodes: those of all nodes.
         """
         spread, nodes = options.gpus_of_a_copy, len(self.group.places) if self.group else 1
         if self.settings.benchmark_device == "cpu":
             return nodes
         there, asked = len(visible_gpus()[0]), self.settings.benchmark_replicas
-        sizes = f"a copy is over {spread}, tensor_parallel_size x pipeline_parallel_size"
+        sizes = f"a copy uses {spread}, tensor_parallel_size x pipeline_parallel_size"
         if self.group:
             if spread // nodes > there:
                 raise SetupError(
-                    f"{self.called} is to serve from {spread // nodes} GPUs of this node ({sizes}, and over {nodes} "
-                    f"nodes), and {there} are visible."
+                    f"{self.called} needs {spread // nodes} GPUs of this node ({sizes}, over {nodes} nodes), but "
+                    f"{there} are visible."
                 )
             return spread
         wanted = there - there % spread if asked == "auto" else asked
         if wanted > there or wanted < spread or wanted % spread:
             raise SetupError(
-                f"{self.called} is to serve from {max(wanted, spread)} GPUs (benchmark_replicas: {asked}; {sizes}), "
-                f"and {there} are visible."
+                f"{self.called} needs {max(wanted, spread)} GPUs (benchmark_replicas: {asked}; {sizes}), but {there} "
+                "are visible."
             )
         return wanted

@@ -1,4 +1,4 @@
-"""Stamp, submit and record queries: the only place where a sample is made."""
+"""Time, submit and record queries: samples are created only here."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from benchmark.records import Sample
 
 
 class Recorder:
-    """Issuer for the scenario, listener for the engine. Safe to be called from several threads.
+    """Issuer for the scenario, listener for the engine. Thread-safe.
 
-    Each sample is with the writer (none: a warm-up) before the query counts as done. All times are relative to
-    `started_ns`, the reading of `now_ns` at which the measuring window began. `on_sample` is told each sample and how
-    many there are.
+    Each sample is passed to the writer (None: a warm-up) before the query counts as done. All times are relative to
+    `started_ns`, the reading of `now_ns` at which the measuring window began. `on_sample` is called with each sample
+    and the number of samples.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Recorder:
         self.samples: list[Sample] = []
         self.issued = 0
         self.unanswered: Counter[int | None] = Counter()
-        """Queries that were in flight when it was closed, by the server that was asked; None: not one of several."""
+        """Queries in flight when the recorder was closed, by server; None: there is only one."""
         self._engine = engine
         self._writer = writer
         self._started_ns = started_ns
@@ -42,7 +42,7 @@ class Recorder:
         self._closed = False
 
     def issue(self, query: Query, scheduled_ns: int | None, watcher: Watcher | None = None) -> None:
-        """Give the query to the engine and remember when; an engine that raises has failed the query."""
+        """Submit the query to the engine and record the time; if the engine raises, the query has failed."""
         issued_ns = now_ns()
         with self._lock:
             self._in_flight[query.index] = _InFlight(query, scheduled_ns, issued_ns, watcher)
@@ -52,15 +52,15 @@ class Recorder:
         except EngineBroken as error:
             self.failed(query, str(error))
             raise
-        except Exception as error:  # the engine is the system under test: whatever it raises is a failed query
+        except Exception as error:  # the engine is the system under test: any exception is a failed query
             self.failed(query, in_words(error))
 
     def wait(self, query: Query) -> int:
-        """Return the time at which it was certain that the query had completed, or failed; raises as `answer` does."""
+        """Return the time at which the query was known to have completed or failed; raises as `answer` does."""
         return self.answer(query)[0]
 
     def answer(self, query: Query) -> tuple[int, Answer | None]:
-        """Return the time at which it was certain that the query had completed, or failed, and its answer.
+        """Return the time at which the query was known to have completed or failed, and its answer.
 
         Raises the OSError that kept its sample from being written.
         """
@@ -73,18 +73,18 @@ class Recorder:
         return flight.ended_ns, flight.answer
 
     def check(self) -> None:
-        """Raise the OSError that kept a sample from being kept: the run cannot go on."""
+        """Raise the OSError that kept a sample from being written: the run cannot continue."""
         if self._broken is not None:
             raise self._broken
 
     def close(self) -> None:
-        """Record nothing more: what still comes belongs to a run that was left."""
+        """Stop recording: later events belong to a run that was abandoned."""
         with self._lock:
             self._closed = True
             self.unanswered = Counter(self._engine.server_of(flight.query) for flight in self._in_flight.values())
 
     def first_token(self, query: Query, at_ns: int, token_id: int | None = None) -> None:
-        """Remember when the first token was there."""
+        """Record the time of the first token."""
         flight = self._in_flight[query.index]
         flight.first_token_ns = at_ns
         if flight.watcher is not None:
@@ -92,9 +92,9 @@ class Recorder:
             flight.first_reported_ns = now_ns()
 
     def completed(self, query: Query, at_ns: int, answer: Answer) -> None:
-        """Record the answer. No token at all is a failure: there is nothing whose time could be measured.
+        """Record the answer. An answer without tokens counts as failed: it has no times to measure.
 
-        So are more than may be: the work was another than what was asked, and nobody knows where it would have ended.
+        So does one with too many tokens: it is different work from what was requested, with an unknown end.
         """
         exactly, (_, most) = query.prompt.output_tokens, query.bounds(self._engine.generation)
         if not answer.output_tokens:
@@ -102,7 +102,7 @@ class Recorder:
             return
         if answer.output_tokens > most:
             asked = "at most" if exactly is None else "exactly"
-            self.failed(query, f"The answer has {answer.output_tokens} tokens, and {asked} {most} were asked for.")
+            self.failed(query, f"The answer has {answer.output_tokens} tokens; {asked} {most} were requested.")
             return
         self._record(query, at_ns, answer, None)
 
@@ -111,12 +111,12 @@ class Recorder:
         self._record(query, now_ns(), None, error[:4000] or "The engine gave no reason.")
 
     def amend(self, scheduled_ns: Mapping[int, int]) -> list[Sample]:
-        """Fill in when queries were scheduled (by `now_ns`), where that was not known; return all samples."""
+        """Set the scheduled times (by `now_ns`) of queries where they were not known; return all samples."""
 
         def scheduled(sample: Sample) -> Sample:
             if sample.index not in scheduled_ns:
                 return sample
-            # Two clocks are compared here: what was issued cannot have been scheduled later.
+            # Two clocks are compared here: a query cannot be scheduled after it was issued.
             at = max(0, min(scheduled_ns[sample.index] - self._started_ns, sample.issued_ns))
             return sample.model_copy(update={"scheduled_ns": at})
 
@@ -125,7 +125,7 @@ class Recorder:
 
     def _record(self, query: Query, ended_ns: int, answer: Answer | None, error: str | None) -> None:
         flight = self._in_flight[query.index]
-        # Before the file is written: LoadGen takes the time itself, when it is told.
+        # Before the file is written: LoadGen takes the time itself, when it is called.
         if flight.watcher is not None:
             flight.watcher.ended(query, answer)
         reported_ns = now_ns() if flight.watcher is not None and answer is not None else None
@@ -162,7 +162,7 @@ class Recorder:
             del self._in_flight[query.index]
             if flight.watcher is None:
                 self._ended[query.index] = flight
-        # Whoever waits could not know of the end before.
+        # A waiting thread could not know of the end earlier.
         flight.answer = answer
         flight.ended_ns = ended_ns if answer is None or answer.whole_ns is None else max(ended_ns, answer.whole_ns)
         flight.done.set()
@@ -172,7 +172,7 @@ class Recorder:
 
 
 class _InFlight:
-    """A query that somebody waits for, or a watcher hears of."""
+    """A query that a thread or a watcher waits for."""
 
     def __init__(self, query: Query, scheduled_ns: int | None, issued_ns: int, watcher: Watcher | None) -> None:
         self.query = query

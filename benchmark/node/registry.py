@@ -1,6 +1,6 @@
-"""Engines, scenarios and datasets by the names that a profile gives: each is a file of that name.
+"""Engines, scenarios and datasets by their names in a profile: each is a file of that name.
 
-An engine that is provisioned is its declaration in `benchmark/provisioned/`.
+A provisioned engine is its declaration in `benchmark/provisioned/`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from benchmark.settings import Settings
 
 
 def plain_engine(name: str, settings: Settings, generation: Generation, options: dict[str, Any]) -> Engine:
-    """Return the engine of that name for this process, not yet loaded."""
+    """Return the engine of that name, for this process, not yet loaded."""
     if declared := ENGINES.get(name):
         from benchmark.node.provisioned import Engine as Provisioned
 
@@ -33,7 +33,7 @@ def make_scenario(name: str, options: dict[str, Any]) -> Scenario:
 def load_dataset(name: str, settings: Settings, options: dict[str, Any]) -> Dataset:
     """Return the dataset of that file name.
 
-    Raises InputError for options that it does not have, SetupError where it is not there.
+    Raises InputError for unknown options, SetupError if it is missing.
     """
     dataset: Dataset = importlib.import_module(f"benchmark.node.datasets.{name}").load(settings, options)
     return dataset

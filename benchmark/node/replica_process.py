@@ -1,4 +1,4 @@
-"""What runs in a replica's process: one engine, driven over a pipe. It imports no torch before its GPU is chosen."""
+"""A replica's process: one engine, controlled over a pipe. It imports no torch before its GPU is chosen."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from benchmark.settings import Settings
 
 @dataclass(frozen=True)
 class Assignment:
-    """Which engine a replica hosts, and with what part of the node."""
+    """Which engine a replica hosts, and with which part of the node."""
 
     number: int
     engine: str
@@ -42,7 +42,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class NotLoaded:
-    """The engine cannot be loaded, and why; `kind`: what to raise."""
+    """The engine cannot be loaded; the reason, and the kind of error to raise."""
 
     reason: str
     kind: type[BenchmarkError]
@@ -50,14 +50,14 @@ class NotLoaded:
 
 @dataclass(frozen=True)
 class Broken:
-    """The engine can answer nothing any more."""
+    """The engine cannot answer any more."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class FirstToken:
-    """The first token of a query is there. `at_ns` is read in the replica: all processes of a host share the clock."""
+    """The first token of a query. `at_ns` is read in the replica: all processes of a host share the clock."""
 
     key: int
     at_ns: int
@@ -66,7 +66,7 @@ class FirstToken:
 
 @dataclass(frozen=True)
 class Ended:
-    """A query has its answer, or an error."""
+    """The end of a query: its answer, or an error."""
 
     key: int
     at_ns: int
@@ -76,7 +76,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Ask:
-    """A query for the replica, under the parent's key."""
+    """A query for the replica, with the parent's key."""
 
     key: int
     query: Query
@@ -84,14 +84,14 @@ class Ask:
 
 @dataclass(frozen=True)
 class Cancel:
-    """Nobody waits for the answer under that key any more."""
+    """The answer for that key is not needed any more."""
 
     key: int
 
 
 def serve(assignment: Assignment, pipe: Connection) -> None:
     """Host an engine until the pipe's other end closes."""
-    # The parent decides when a run ends; it closes the pipe, also by dying.
+    # The parent decides when a run ends; it closes the pipe, also when it dies.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.environ.update(assignment.environment)
@@ -117,7 +117,7 @@ def serve(assignment: Assignment, pipe: Connection) -> None:
 
 
 def _read(pipe: Connection, asked: queue.SimpleQueue[Ask | Cancel]) -> None:
-    """Pass questions on; end the process when the parent is gone, whatever the engine is doing."""
+    """Forward queries; end the process when the parent is gone, whatever the engine is doing."""
     try:
         while True:
             asked.put(pipe.recv())
@@ -132,15 +132,15 @@ def _answer(engine: Engine, ask: Ask, teller: _Teller) -> None:
     except EngineBroken as error:
         teller.failed(ask.query, str(error))
         teller.send(Broken(str(error)))
-    except Exception as error:  # as the recorder takes it: whatever an engine raises is a failed query
+    except Exception as error:  # as in the recorder: any exception of an engine is a failed query
         teller.failed(ask.query, in_words(error))
 
 
 class _Teller:
-    """A listener that writes to the pipe; from any thread."""
+    """A listener that writes to the pipe; thread-safe."""
 
     def __init__(self, pipe: Connection) -> None:
-        # By identity: an index may come twice, in a warm-up and in the run. Holding the question keeps it unique.
+        # By identity: an index may occur twice, in a warm-up and in the run. Holding the query keeps its id unique.
         self.keys: dict[int, Ask] = {}
         self._pipe = pipe
         self._lock = threading.Lock()
@@ -158,7 +158,7 @@ class _Teller:
             self.send(Ended(ask.key, 0, None, error))
 
     def forget(self, key: int) -> Query | None:
-        """Tell nothing more of a query; None: it has ended."""
+        """Report nothing more about a query; None: it has ended."""
         ask = next((ask for ask in list(self.keys.values()) if ask.key == key), None)
         return self.keys.pop(id(ask.query), ask).query if ask else None
 
@@ -167,7 +167,7 @@ class _Teller:
             with self._lock:
                 self._pipe.send(message)
         except OSError:
-            os._exit(0)  # nobody listens any more
+            os._exit(0)  # the parent is gone
 
 
 def _device(kind: str) -> str:

@@ -1,4 +1,4 @@
-"""Several replicas on one node: an engine that hosts others, one process and one GPU each."""
+"""Several replicas on one node: an engine that hosts others, each with one process and one GPU."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from benchmark.profiles import Generation
 from benchmark.records import EngineInfo
 from benchmark.settings import Settings
 
-# A replica ends by itself when its pipe closes; one that hangs in a driver is killed.
+# A replica ends when its pipe closes; one that hangs in a driver is killed.
 CLOSE_S = 5.0
 
 
-# Details in which replicas differ without being unlike.
+# Details that may differ between identical replicas.
 OF_ITS_OWN = {"load_s", "startup_s", "memory", "cross_check"}
 
 
 @dataclass
 class Flight:
-    """A query that a replica has, and who hears of it."""
+    """A query in flight on a replica, and its listener."""
 
     query: Query
     listener: Listener
 
 
 class Replica:
-    """One process, as its parent sees it."""
+    """A replica's process, as seen by its parent."""
 
     def __init__(self, number: int, place: str, process: BaseProcess, pipe: Connection) -> None:
         self.number = number
@@ -50,7 +50,7 @@ class Replica:
         self.flights: dict[int, Flight] = {}
         self.dispatched = 0
         self.lost: str | None = None
-        """Why it answers no more."""
+        """Why it does not answer any more."""
         self.sending = threading.Lock()
         self.oom = OomWatch()
 
@@ -58,7 +58,7 @@ class Replica:
         return f"Replica {self.number} (pid {self.process.pid}, {self.place})"
 
     def death(self) -> str:
-        """Say how the process ended."""
+        """Return how the process ended, as a sentence."""
         self.process.join(CLOSE_S)
         code = self.process.exitcode
         if code is None:
@@ -70,7 +70,7 @@ class Replica:
 
 
 class Replicated(Engine):
-    """Gives each query to the replica with the fewest in flight. Times are the replicas' own readings of one clock."""
+    """Sends each query to the replica with the fewest in flight. Times are the replicas' own, on one clock."""
 
     def __init__(
         self,
@@ -90,8 +90,8 @@ class Replicated(Engine):
         self._next_key = 0
 
     def load(self) -> EngineInfo:
-        """Start all replicas, and wait until each has loaded; raises what a replica raised, with its name."""
-        atexit.register(self.close)  # before multiprocessing's own, which would wait for them
+        """Start all replicas, and wait until each has loaded; raises a replica's error, with its name."""
+        atexit.register(self.close)  # before multiprocessing's own handler, which would wait for them
         self._replicas = [self._start(number) for number in range(self._count)]
         loaded = [self._loaded(replica) for replica in self._replicas]
         for replica in self._replicas:
@@ -102,7 +102,7 @@ class Replicated(Engine):
         return EngineInfo(name=first.name, simulated=first.simulated, replicas=self._count, details=details)
 
     def submit(self, query: Query, listener: Listener) -> None:
-        """Pass the query on and return. Raises EngineBroken when no replica is left."""
+        """Forward the query and return. Raises EngineBroken if no replica is left."""
         with self._lock:
             replica = min(self._alive(), key=lambda one: (len(one.flights), one.dispatched))
             key = self._next_key
@@ -112,7 +112,7 @@ class Replicated(Engine):
         self._send(replica, Ask(key, query))
 
     def cancel(self, query: Query) -> None:
-        """Have the replica that was given the query leave it out."""
+        """Make the query's replica drop it."""
         with self._lock:
             held = [
                 (replica, key)
@@ -126,7 +126,7 @@ class Replicated(Engine):
             self._send(replica, Cancel(key))
 
     def check(self) -> None:
-        """Raise EngineBroken when no replica is left."""
+        """Raise EngineBroken if no replica is left."""
         with self._lock:
             self._alive()
 
@@ -143,7 +143,7 @@ class Replicated(Engine):
             replica.process.join(CLOSE_S)
 
     def _alive(self) -> list[Replica]:
-        """Return the replicas that answer; raises EngineBroken where there are none. Under the lock."""
+        """Return the replicas that still answer; raises EngineBroken if there are none. Call it with the lock held."""
         if alive := [replica for replica in self._replicas if replica.lost is None]:
             return alive
         raise EngineBroken(" ".join(replica.lost or "" for replica in self._replicas) or "There is no replica.")
@@ -153,7 +153,7 @@ class Replicated(Engine):
             with replica.sending:
                 replica.pipe.send(message)
         except OSError:
-            pass  # it has died: its listening thread fails the query with the others that it had
+            pass  # it has died: its listening thread fails the query together with its others
 
     def _start(self, number: int) -> Replica:
         context = multiprocessing.get_context("spawn")
@@ -166,7 +166,7 @@ class Replicated(Engine):
         return Replica(number, place, process, ours)
 
     def _part(self, number: int) -> tuple[dict[str, str], str]:
-        """Return the environment of a replica, and the name of its part of the node."""
+        """Return a replica's environment, and the name of its part of the node."""
         if self._gpus is not None:
             return {"CUDA_VISIBLE_DEVICES": self._gpus[number]}, f"GPU {self._gpus[number]}"
         threads = str(max(1, len(os.sched_getaffinity(0)) // self._count))
@@ -178,7 +178,7 @@ class Replicated(Engine):
         except (EOFError, OSError):
             raise SetupError(f"While loading, {replica.death()}") from None
         if isinstance(message, NotLoaded):
-            # Of settings and of the model the replica is not to blame.
+            # Errors in settings or the model are not a single replica's.
             whose = f"{replica}: " if message.kind is SetupError else ""
             raise message.kind(f"{whose}{message.reason}")
         assert isinstance(message, Loaded)  # noqa: S101 # the first message of a replica is one of the two
@@ -193,9 +193,9 @@ class Replicated(Engine):
                 return
             try:
                 self._hear(replica, message)
-            except Exception as error:  # the other queries' listeners still have to hear
+            except Exception as error:  # the other queries' listeners must still be called
                 traceback.print_exc()
-                self._lose(replica, f"What listens to {replica} broke: {type(error).__name__}: {error}")
+                self._lose(replica, f"The listener of {replica} failed: {type(error).__name__}: {error}")
 
     def _hear(self, replica: Replica, message: object) -> None:
         if isinstance(message, Broken):
@@ -208,14 +208,14 @@ class Replicated(Engine):
             with self._lock:
                 flight = replica.flights.pop(message.key, None)
             if flight is None:
-                return  # it was lost, and has failed by that
+                return  # the replica was lost, and the query has failed already
             if message.answer is None:
                 flight.listener.failed(flight.query, f"{replica}: {message.error}")
             else:
                 flight.listener.completed(flight.query, message.at_ns, message.answer)
 
     def _lose(self, replica: Replica, reason: str) -> None:
-        """Give nothing more to the replica, and fail what it had."""
+        """Send nothing more to the replica, and fail its queries."""
         with self._lock:
             replica.lost = replica.lost or reason
             flights = list(replica.flights.values())
@@ -225,7 +225,7 @@ class Replicated(Engine):
 
 
 def _apart(replica: Replica, loaded: Loaded, first: EngineInfo) -> dict[str, JsonValue]:
-    """Return who the replica is, and in what it is unlike the first one."""
+    """Return the replica's identity, and the details that differ from the first one's."""
     unlike: dict[str, JsonValue] = {
         name: value
         for name, value in loaded.info.details.items()

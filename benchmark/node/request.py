@@ -1,4 +1,4 @@
-"""What a node is asked to run."""
+"""The request for a run on a node."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from benchmark.settings import ResolvedSettings, Settings
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What to run and where to put it. `directory` must not hold an earlier run.
+    """What to run and where to store it. `directory` must not contain an earlier run.
 
-    With `wait_s` the node waits for the agreed start, that many seconds at most; with `solo` it measures alone first,
-    when it is its turn. `starting_lock`: a descriptor under which starting.lock is locked already.
-    `text`: whether the result is written as text too; the controller writes that of its nodes.
+    With `wait_s` the node waits for the agreed start, up to that many seconds; with `solo` it first measures alone,
+    when it is its turn. `starting_lock`: a descriptor that already holds the lock on starting.lock. `text`: whether to
+    write the result as text too; the controller does that for its nodes.
     """
 
     run_id: str
@@ -31,29 +31,29 @@ class RunRequest:
     text: bool = True
     secrets: Secrets = field(default_factory=Secrets, repr=False)
     code: Code | None = None
-    """Which code this is."""
+    """The version of the code."""
     owner: str = ""
-    """Whose run it is, in words. With it no other run of this project measures here at the same time."""
+    """The run's owner, in words. If set, no other run of this project measures here at the same time."""
     first_step: int = 1
-    """Of a sweep: those before it were measured in earlier attempts."""
+    """Of a sweep: earlier steps were measured in previous attempts."""
     burst_qps: float | None = None
-    """What the rates of a sweep are shares of, where an earlier attempt measured it."""
+    """The rate that a sweep's rates are shares of, if a previous attempt measured it."""
     serves: ServerPlace | None = None
-    """Where it serves, for a driver to measure."""
+    """The place where it serves for a driver."""
     drives: tuple[ServerPlace, ...] = ()
-    """Which servers it measures; empty: the node itself."""
+    """The servers that it measures; empty: the node itself."""
     servers: tuple[Server, ...] = ()
-    """Those of them that serve, once that is known."""
+    """Those of them that serve, once known."""
     group: GroupPart | None = None
-    """With which nodes it serves one copy of the model; None: the node is one by itself."""
+    """The nodes that serve one copy of the model with this one; None: this node alone."""
     limit_s: int | None = None
-    """When it is stopped, in seconds after its start."""
+    """The run's time limit, in seconds after its start."""
     engine_dir: Path | None = None
-    """Where the environment of the provisioned engine is that is wanted; None: where the settings say, or none is."""
+    """The environment of the provisioned engine; None: as in the settings, or there is none."""
 
     @property
     def settings(self) -> Settings:
-        """The settings as they are to be acted on."""
+        """The effective settings."""
         changes: dict[str, Any] = {}
         if self.engine_dir is not None:
             changes[f"{self.resolved.profile.engine}_dir"] = str(self.engine_dir)

@@ -1,4 +1,4 @@
-"""One run on one node: environment, loading, warm-up, measuring, verdict; a result file whatever happens."""
+"""One run on one node: environment, loading, warm-up, measuring, verdict; it always leaves a result file."""
 
 from __future__ import annotations
 
@@ -55,26 +55,26 @@ from benchmark.words import during, of_them
 
 __all__ = ["RunRequest", "run"]
 
-# Held while the run goes on, so that on a disk that it fills there is room to say so.
+# Reserves disk space during the run, so that a run that fills the disk can still write its result.
 ROOM = "room.tmp"
 ROOM_BYTES = 256 * 2**10
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM; like KeyboardInterrupt, no `except Exception` of a library may swallow it."""
+    """SIGINT or SIGTERM; a BaseException like KeyboardInterrupt, so that no library's `except Exception` catches it."""
 
 
 def run(request: RunRequest) -> NodeResult:
-    """Measure this node and return its result, which is on the disk by then.
+    """Measure this node and return its result, which has been written to disk.
 
-    The result file is written at once as `interrupted` and replaced as the run goes on, so that even a killed process
-    leaves one beside its samples. Raises BenchmarkError, after having written why.
+    The result file is first written as `interrupted` and updated during the run, so that even a killed process leaves
+    one beside its samples. Raises BenchmarkError, after writing the reason.
     """
     return NodeRun(request).run()
 
 
 class NodeRun:
-    """One run from its beginning to its result."""
+    """One run, from its beginning to its result."""
 
     def __init__(self, request: RunRequest) -> None:
         self.request = request
@@ -85,7 +85,7 @@ class NodeRun:
         self.claimed: int | None = None
 
     def run(self) -> NodeResult:
-        """Return the result once it is on the disk. Raises BenchmarkError, after having written why."""
+        """Return the result, once it is on disk. Raises BenchmarkError, after writing the reason."""
         try:
             return self._run()
         finally:
@@ -115,15 +115,15 @@ class NodeRun:
             self._finish("failed", self._explain(unloaded or f"{type(error).__name__}: {error}"))
             if unloaded:
                 raise SetupError(self.open.result.error) from error
-            raise RunError(f"The run broke {during(self.open.result.stage)}: {self.open.result.error}") from error
+            raise RunError(f"The run failed {during(self.open.result.stage)}: {self.open.result.error}") from error
         return self.open.result
 
     def _explain(self, text: str) -> str:
-        # Nothing is known to say a secret; should a message ever hold one, it ends here.
+        # No message is known to contain a secret; if one ever does, it is masked here.
         return explain(self.request.secrets.mask(text), self.request.resolved.settings, self.profile.engine)
 
     def _about(self, error: OSError) -> str:
-        """Return one sentence for what the operating system refused; what its words do not say, the log has to."""
+        """Return one sentence for an operating system error; if it is not informative, print a traceback to the log."""
         todo = remedy(error.errno, "benchmark_work_dir")
         if error.filename is None and not todo:
             traceback.print_exc()
@@ -132,11 +132,11 @@ class NodeRun:
         return f"{error.strerror or error}: {where}. {todo}".rstrip()
 
     def _examine(self) -> Environment:
-        """Return what the node is, once it is this run's alone. Raises SetupError where it is not fit."""
+        """Claim the node for this run and return its environment. Raises SetupError if it is not fit."""
         settings, profile = self.request.settings, self.profile
         with self.open.stage("environment"):
             (self.request.directory / ROOM).write_bytes(b"\0" * ROOM_BYTES)
-            # Of a model that the run does without, nothing is recorded.
+            # If the run needs no model, nothing is recorded about one.
             environment = validate_environment(settings, profile.engine if profile.needs_model else NONE)
             variables = tuple(sorted(self.request.secrets.environment))
             environment = environment.model_copy(update={"variables": variables, "code": self.request.code})
@@ -147,13 +147,13 @@ class NodeRun:
         return environment
 
     def _meet(self) -> None:
-        """Wait for the servers that are measured, where these are not the node's own."""
+        """Wait for the servers to measure, if they are not the node's own."""
 
     def _end(self) -> None:
-        """Say that nothing more is asked of the engine, where others compute for it; then it ends."""
+        """Announce that the engine gets no more queries, if other nodes compute for it, so that it can end."""
 
     def _details(self) -> dict[str, JsonValue]:
-        """Return what else is to be said of the engine."""
+        """Return further details about the engine."""
         return {}
 
     def _stages(self) -> None:
@@ -169,15 +169,15 @@ class NodeRun:
             scenario = make_scenario(profile.scenario, dict(profile.scenario_options))
             scored = profile.accuracy != "off" and has_references(dataset)
             if scored:
-                # Now, and not after an hour of measuring.
+                # Now, not after an hour of measuring.
                 require_scoring()
                 load_tokenizer(find_snapshot(settings))
             converse = any(prompt.follows is not None for prompt in dataset.prompts)
             demands = demands_of(profile, dataset, scored or bool(settings.benchmark_audit) or converse)
-        # Now, since what is missing here is known: the servers load for minutes.
+        # After the checks of this node: the servers take minutes to load.
         self._meet()
         settings = self.request.settings
-        # An engine that only waits says nothing of the hardware either.
+        # With an engine that only waits, the hardware does not matter.
         if settings.benchmark_probes == "on" and profile.engine != SIMULATED:
             self._probe(environment)
         workload = Workload(dataset.prompts, profile.samples, profile.generation.seed)
@@ -229,7 +229,7 @@ class NodeRun:
         engine.directory, engine.secrets, engine.demands = self.request.directory, self.request.secrets, demands
 
     def _claim(self, seen: Environment) -> None:
-        """Keep others from measuring here at the same time, or wait for their end."""
+        """Keep other runs from measuring here at the same time, or wait for them to end."""
         settings = self.request.settings
         uses = tuple(gpu.uuid or f"index-{gpu.index}" for gpu in seen.gpus) or (CPU,)
         words = who_measures(self.request.run_id, self.request.owner)
@@ -245,12 +245,12 @@ class NodeRun:
         if failed := [sample for sample in samples if sample.error]:
             raise RunError(f"The warm-up failed: {error_of(failed[0], bench.servers)}")
         taken_ms = sorted((s.completed_ns - s.issued_ns) / 1e6 for s in samples if s.completed_ns is not None)
-        # The lower of two middle ones: the first queries may be slow for reasons that do not come again.
+        # The lower of two middle values: the first queries may be slow for reasons that do not recur.
         median_ms = taken_ms[(len(taken_ms) - 1) // 2] if taken_ms else None
         self.open.set(warmup=self.profile.warmup, warmup_ms=median_ms)
 
     def _target(self, bench: Bench) -> float:
-        """Return the whole node's target in queries per second; search for it where it is to be found."""
+        """Return the whole node's target in queries per second; search for it if the settings say so."""
         asked, replicas = self.request.resolved.settings.benchmark_target_qps, self.open.replicas
         if asked != "auto":
             return float(asked) * replicas
@@ -259,15 +259,15 @@ class NodeRun:
             self.open.update(peak=peak)
         if peak.target_qps is None:
             raise RunError(
-                f"No valid target was found: the lowest that was tried, {peak.probes[-1].target_qps:g} queries/s, is "
-                f"too much ({' '.join(peak.probes[-1].reasons) or 'no reason was given'})."
+                f"No valid target was found: the lowest rate tried, {peak.probes[-1].target_qps:g} queries/s, is too "
+                f"high ({' '.join(peak.probes[-1].reasons) or 'no reason was given'})."
             )
         return peak.target_qps
 
     def _rate(self, bench: Bench) -> float:
-        """Return the node's target in queries per second also where nothing is measured.
+        """Return the node's target in queries per second, even if nothing is measured.
 
-        Where it would be searched for, it is what the search would begin with: answers do not depend on it.
+        If it would be searched for, return the start of the search: answers do not depend on the rate.
         """
         asked = self.request.resolved.settings.benchmark_target_qps
         if self.open.result.target_qps is not None:
@@ -313,9 +313,9 @@ class NodeRun:
         }
 
     def _failures(self, measured: Metrics | None) -> str:
-        """Say what most of the first repeat's failed queries failed with; of later ones no sample is kept.
+        """Return the most frequent errors of the first repeat's failed queries; later samples are not kept.
 
-        Full memory comes first: the others failed of it too, and what they say does not always tell.
+        Full memory comes first: it also causes the other errors, whose messages do not always say so.
         """
         recorder = self.measurements.first.recorder if self.measurements.first else None
         if recorder is None or measured is None or not measured.queries.failed:
@@ -353,9 +353,9 @@ class NodeRun:
 
 @contextmanager
 def _not_in_the_way_of(status: Status) -> Iterator[None]:
-    """Print what breaks within, unless the run is complete.
+    """Print exceptions in the block, unless the run is complete.
 
-    What broke the run (full memory, say) may break this too, and why it did is to be reported all the same.
+    What broke the run (full memory, for example) may break this too, and must still be reported.
     """
     try:
         yield
@@ -367,7 +367,7 @@ def _not_in_the_way_of(status: Status) -> Iterator[None]:
 
 @contextmanager
 def _signals_raise() -> Iterator[None]:
-    """Within, SIGINT, SIGTERM and SIGHUP raise Interrupted in the main thread; what nohup ignores stays ignored."""
+    """Within the block, SIGINT, SIGTERM and SIGHUP raise Interrupted in the main thread; ignored ones stay so."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Interrupted(signal.Signals(number).name)

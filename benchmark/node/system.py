@@ -1,6 +1,6 @@
-"""The nodes as one system: a node that serves while a driver measures, and what a driver does before it measures.
+"""All nodes as one system: a node that serves while a driver measures, and a driver's steps before it measures.
 
-What they have to say to each other goes by the controller, in files: see `benchmark/fleet/system.py`.
+They communicate through the controller, in files: see `benchmark/fleet/system.py`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from benchmark.rundir import LISTENS, LOAD, SERVES, SERVING, TRIED, TRY
 if TYPE_CHECKING:
     from benchmark.node.serving.server import EngineServer
 
-# By which a command that starts a server (benchmark_endpoint_start) learns where, and which key it has to ask for.
+# They tell the command that starts a server (benchmark_endpoint_start) where to listen and which key to require.
 ADDRESS_VARIABLE, PORT_VARIABLE, KEY_VARIABLE = (
     "BENCHMARK_SERVE_ADDRESS",
     "BENCHMARK_SERVE_PORT",
@@ -44,16 +44,16 @@ _SERVERS = TypeAdapter(tuple[Server, ...])
 
 
 def run(request: RunRequest) -> NodeResult:
-    """Measure this node, or have it serve or drive, and return its result: see `benchmark.node.run`."""
+    """Measure this node, or make it serve or drive, and return its result: see `benchmark.node.run`."""
     if request.serves is not None:
         return ServingRun(request, request.serves).run()
     return (DrivingRun if request.drives else NodeRun)(request).run()
 
 
 class ServingRun(WatchingRun):
-    """Starts the node's server for a driver, which measures it with all others."""
+    """Starts the node's server for a driver, which measures it together with all others."""
 
-    waits = "serves, waiting for the driver"
+    waits = "serving, waiting for the driver"
     works = "serving"
     dataset: Dataset
 
@@ -62,20 +62,20 @@ class ServingRun(WatchingRun):
         self.place = place
 
     def _join(self, environment: Environment) -> None:
-        """Listen where the server is going to, so that the driver can try to connect, until all were tried."""
+        """Listen at the server's place, so that the driver can test the connection, until all have been tested."""
         with self.open.stage("environment"):
-            # Now, since what is missing here is known before anybody waits for this node.
+            # Before the wait: errors in this node's data are found before others wait for it.
             profile = self.profile
             self.dataset = load_dataset(profile.dataset, self.request.settings, dict(profile.dataset_options))
             dataset = DatasetInfo(name=self.dataset.name, prompts=len(self.dataset.prompts), sha256=self.dataset.sha256)
             self.open.update(dataset=dataset)
-        with self.open.stage("environment", reported="its port is tried"), hold(self.place):
+        with self.open.stage("environment", reported="its port is being tried"), hold(self.place):
             write_atomic(self.request.directory / LISTENS, "")
             self.listening.release()
             wait_for_word(self.request.directory / LOAD, self.request.wait_s or 0)
 
     def _load(self, stack: ExitStack) -> Callable[[], None]:
-        # Others may have taken it meanwhile, and a model is loaded for minutes.
+        # Another program may have taken the port meanwhile; check that before loading for minutes.
         hold(self.place).close()
         self._tell_server()
         demands = demands_of(self.profile, self.dataset, token_ids=False)
@@ -91,11 +91,11 @@ class ServingRun(WatchingRun):
 
     def _until_over(self, start: Start, check: Callable[[], None]) -> None:
         super()._until_over(start, check)
-        # A server that died after the last look may be what ended the driver.
+        # A server that died after the last check may be the reason for the driver's end.
         check()
 
     def _tell_server(self) -> None:
-        """Say where the server is to listen and which key it is to ask for: in its environment, for its user alone."""
+        """Set the server's address and the key it requires in its environment, which only its user can read."""
         key = self.request.secrets.api_key
         os.environ |= {ADDRESS_VARIABLE: self.place.host, PORT_VARIABLE: str(self.place.port), KEY_VARIABLE: key}
         declared = ENGINES.get(self.profile.engine)
@@ -104,8 +104,8 @@ class ServingRun(WatchingRun):
         without_proxy([self.place])
 
     def _serve(self, engine: Engine, loaded: EngineInfo, stack: ExitStack) -> EngineServer:
-        """Return a server of ours for an engine that has none."""
-        from benchmark.node.serving.server import EngineServer  # here alone: it takes aiohttp a while to import
+        """Return a server of our own for an engine without one."""
+        from benchmark.node.serving.server import EngineServer  # imported only here: aiohttp takes a while to import
 
         model, key = self.request.settings.benchmark_model, self.request.secrets.api_key
         server = EngineServer(engine, loaded.name, model, self.profile.generation, key)
@@ -115,7 +115,7 @@ class ServingRun(WatchingRun):
 
 
 class DrivingRun(NodeRun):
-    """Tries whether it reaches the servers, and measures them all as one once they serve."""
+    """Tests whether it can reach the servers, and measures them all as one system once they serve."""
 
     def __init__(self, request: RunRequest) -> None:
         super().__init__(request)
@@ -124,7 +124,7 @@ class DrivingRun(NodeRun):
     def _meet(self) -> None:
         directory, wait_s, places = self.request.directory, self.request.wait_s or 0, self.request.drives
         without_proxy(places)
-        with self.open.stage("environment", reported="tries the servers' ports"):
+        with self.open.stage("environment", reported="trying the servers' ports"):
             wait_for_word(directory / TRY, wait_s)
             write_atomic(directory / TRIED, TypeAdapter(dict[str, str]).dump_json(unreached(places)).decode())
             self.trying.release()
@@ -138,9 +138,9 @@ class DrivingRun(NodeRun):
 
 
 def answers_anybody(place: ServerPlace) -> bool:
-    """Return whether a server answers whoever has no key: then who reaches its port may use it."""
+    """Return whether a server answers without a key: then anyone who can reach its port may use it."""
     try:
-        # Past any proxy: see without_proxy.
+        # Without a proxy: see without_proxy.
         with build_opener(ProxyHandler({})).open(f"{place.url}/v1/models", timeout=TRY_S) as answer:
             return bool(answer.status == HTTPStatus.OK)
     except OSError:
@@ -148,6 +148,6 @@ def answers_anybody(place: ServerPlace) -> bool:
 
 
 def without_proxy(places: Iterable[ServerPlace]) -> None:
-    """Have no proxy stand between the driver and the servers: its limits would be measured too."""
+    """Use no proxy between the driver and the servers: it would be measured too."""
     known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     os.environ["no_proxy"] = ",".join([*filter(None, [known]), *(place.host for place in places)])

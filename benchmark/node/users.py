@@ -1,4 +1,4 @@
-"""Users of a closed loop: threads, each of which does one thing after the other."""
+"""Users of a closed loop: threads, each of which does one thing after another."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 
 def run_users(count: int, user: Callable[[threading.Event], None]) -> None:
-    """Be so many users at once and return when all have ended; raises what the first raised that could not go on.
+    """Run that many users at once and return when all have ended; raises the first error of any user.
 
-    Each is told by an event that the others are to end too.
+    An event tells each user when the others should end too.
     """
     stopped = threading.Event()
     if count == 1:
@@ -22,10 +22,10 @@ def run_users(count: int, user: Callable[[threading.Event], None]) -> None:
         try:
             user(stopped)
             ended.put(None)
-        except BaseException as error:  # raised again where it is waited for
+        except BaseException as error:  # raised again in the waiting thread
             ended.put(error)
 
-    # Daemons, and waited for here, where a signal is heard: a user may wait for an answer that never comes.
+    # Daemons, waited for here, where signals arrive: a user may wait for an answer that never comes.
     for number in range(count):
         threading.Thread(target=run, name=f"user-{number}", daemon=True).start()
     try:

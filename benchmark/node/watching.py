@@ -1,6 +1,6 @@
-"""A node that measures nothing itself: it serves, or computes, for a run that is measured elsewhere.
+"""A node that measures nothing itself: it serves, or computes, for a run that is measured on another node.
 
-It loads its part, begins to watch the node at the agreed start, and ends when that run has, whose windows it is sent.
+It loads its part, starts telemetry at the agreed start, and ends with that run, whose windows it receives.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class WatchingRun(NodeRun):
     loads: ClassVar[str] = ""
     waits: ClassVar[str]
     works: ClassVar[str]
-    """What it says of itself while it loads (empty: that), is ready, and another run is measured."""
+    """Progress words while it loads (empty: the default), is ready, and another node's run is measured."""
 
     def __init__(self, request: RunRequest) -> None:
         super().__init__(request)
@@ -38,11 +38,11 @@ class WatchingRun(NodeRun):
 
     @abstractmethod
     def _join(self, environment: Environment) -> None:
-        """Meet the others, and return once this node may load."""
+        """Meet the other nodes, and return once this node may load."""
 
     @abstractmethod
     def _load(self, stack: ExitStack) -> Callable[[], None]:
-        """Start what is to serve, which `stack` ends; return what raises why it cannot any more."""
+        """Start the server, which `stack` ends; return a function that raises if it cannot serve any more."""
 
     def _stages(self) -> None:
         environment = self._examine()
@@ -78,7 +78,7 @@ class WatchingRun(NodeRun):
         self._keep_windows(start.unix_ns)
 
     def _keep_windows(self, began_unix_ns: int) -> None:
-        """Keep what was watched in each of the windows in which was measured; none: nothing was."""
+        """Store the telemetry of each measured window; none: nothing was measured."""
         text = (self.request.directory / WINDOWS).read_text(encoding="utf-8")
         served, before_ns = [], None
         for number, window in enumerate(_WINDOWS.validate_json(text), start=1):

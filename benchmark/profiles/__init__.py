@@ -40,13 +40,13 @@ class _Part(BaseModel):
 class Generation(_Part):
     """How tokens are chosen. `temperature` 0 is greedy."""
 
-    max_new_tokens: int = Field(64, ge=1, description="tokens of an answer at most")
+    max_new_tokens: int = Field(64, ge=1, description="most tokens of an answer")
     min_new_tokens: int = Field(
-        0, ge=0, description="tokens of an answer at least; the same as max_new_tokens: all have that length"
+        0, ge=0, description="fewest tokens of an answer; if equal to max_new_tokens, all answers have that length"
     )
-    temperature: float = Field(0.0, ge=0, description="0: the likeliest token; above: sampled")
-    top_p: float = Field(1.0, gt=0, le=1, description="sample from the likeliest tokens of this probability together")
-    top_k: int = Field(0, ge=0, description="sample from so many of the likeliest tokens; 0: from all")
+    temperature: float = Field(0.0, ge=0, description="0: the likeliest token; above 0: sampled")
+    top_p: float = Field(1.0, gt=0, le=1, description="sample from the likeliest tokens with this total probability")
+    top_k: int = Field(0, ge=0, description="sample from this many of the likeliest tokens; 0: from all")
     seed: int = Field(0, ge=0, description="query i is sampled with seed + i")
 
     @model_validator(mode="after")
@@ -80,16 +80,19 @@ class Sweep(_Part):
     """A ladder of loads, one after the other: `concurrency` or `rate`, in ascending order."""
 
     concurrency: tuple[Annotated[int, Field(ge=1, le=MOST_IN_FLIGHT)], ...] = Field(
-        (), max_length=MOST_STEPS, description="queries in flight on each GPU, a step each"
+        (), max_length=MOST_STEPS, description="queries in flight on each GPU, one step per value"
     )
     rate: tuple[Annotated[float, Field(gt=0, le=10)], ...] = Field(
-        (), max_length=MOST_STEPS, description="or: queries/s, as shares of what a burst reaches, a step each"
+        (), max_length=MOST_STEPS, description="or: queries/s, as shares of the rate of a burst, one step per value"
     )
     least_growth: float = Field(
-        0.05, ge=0, lt=1, description="the ladder ends with a step that has not so much more tokens/s than any before"
+        0.05,
+        ge=0,
+        lt=1,
+        description="the ladder ends at the step whose tokens/s exceed the best before by less than this share",
     )
-    limits: tuple[Limit, ...] = Field((), description="where on the ladder each is crossed is reported")
-    stop_at_limits: bool = Field(False, description="whether the ladder ends with the step that passes one of them")
+    limits: tuple[Limit, ...] = Field((), description="the report says where on the ladder each is crossed")
+    stop_at_limits: bool = Field(False, description="whether the ladder ends with the step that crosses one of them")
 
     @model_validator(mode="after")
     def _ladder(self) -> Sweep:
@@ -110,50 +113,52 @@ class Sweep(_Part):
 class Profile(_Part):
     """What is run and what it is held against."""
 
-    name: str = Field(min_length=1, description="what results call it")
-    version: int = Field(ge=1, description="raised whenever the numbers would change")
+    name: str = Field(min_length=1, description="the name in results")
+    version: int = Field(ge=1, description="raise it whenever the numbers would change")
     description: str = Field("", description="one line for people")
-    scenario: str = Field(description="who issues queries, and when; closed_loop: the next one when the last is done")
-    scenario_options: dict[str, Any] = Field(default_factory=dict, description="of the scenario: see below")
-    engine: str = Field(description="what answers them")
-    engine_options: dict[str, Any] = Field(default_factory=dict, description="of the engine: see below")
+    scenario: str = Field(description="who issues queries, and when; closed_loop: the next one when the last has ended")
+    scenario_options: dict[str, Any] = Field(default_factory=dict, description="options of the scenario: see below")
+    engine: str = Field(description="what answers the queries")
+    engine_options: dict[str, Any] = Field(default_factory=dict, description="options of the engine: see below")
     # As with prefix_caching below: the hash of a profile without it stays.
     fallback_engine: Literal["", "sequential"] = Field(
         "",
         exclude_if=lambda engine: not engine,
-        description="answers where `engine` cannot serve the model on the node; it has no options",
+        description="answers if `engine` cannot serve the model on the node; it has no options",
     )
     dataset: str = Field(description="the prompts")
-    dataset_options: dict[str, Any] = Field(default_factory=dict, description="of the dataset: see below")
+    dataset_options: dict[str, Any] = Field(default_factory=dict, description="options of the dataset: see below")
     min_prompts: int = Field(1, ge=1, description="a smaller dataset makes the verdict invalid")
-    samples: int | None = Field(None, ge=1, description="queries that are measured; absent: the scenario decides")
-    warmup: int = Field(2, ge=0, description="queries before measuring, not counted")
+    samples: int | None = Field(None, ge=1, description="number of measured queries; absent: the scenario decides")
+    warmup: int = Field(2, ge=0, description="number of queries before measuring, not counted")
     generation: Generation = Field(Generation(), description="how tokens are chosen: see below")
     limits: tuple[Limit, ...] = Field((), description="checks of the verdict, in order")
     accuracy: Annotated[Literal["off", "with-performance", "only"], BeforeValidator(switch_in_yaml)] = Field(
-        "off", description="whether the answers are judged too; benchmark_accuracy has the last word"
+        "off", description="whether the answers are judged too; benchmark_accuracy overrides it"
     )
-    accuracy_limits: tuple[Limit, ...] = Field((), description="checks of the answers, where accuracy is measured")
+    accuracy_limits: tuple[Limit, ...] = Field((), description="checks of the answers, if accuracy is measured")
     # A profile without it is what it was before there was this choice: its hash stays.
     prefix_caching: bool = Field(
-        False, exclude_if=lambda wanted: not wanted, description="whether a server may reuse what it computed before"
+        False, exclude_if=lambda wanted: not wanted, description="whether a server may reuse cached prefixes"
     )
     sweep: Sweep | None = Field(
         None,
         exclude_if=lambda ladder: ladder is None,
         description="measure under one load after the other, and report the curve: see below",
     )
-    greedy_prompts: int = Field(0, ge=0, description="first prompts whose greedy tokens like nodes must agree in")
+    greedy_prompts: int = Field(
+        0, ge=0, description="number of first prompts for which like nodes must give the same greedy tokens"
+    )
     kind: Literal["health-check", "benchmark", "self-test", "hardware"] = Field(
-        "benchmark", description="what the summary calls it; the figures of a self-test say nothing of hardware"
+        "benchmark", description="its name in the summary; the figures of a self-test say nothing about hardware"
     )
 
     without_model_or_gpu: bool = Field(
         False,
         exclude_if=lambda wanted: not wanted,
         description=(
-            "a node needs neither: no model is brought there and no GPU is looked at, whatever the settings say of "
-            "them; for the engine simulated"
+            "a node needs neither: no model is provided and no GPU is checked, whatever the settings say; for the "
+            "engine simulated"
         ),
     )
 

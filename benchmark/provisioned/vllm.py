@@ -19,10 +19,10 @@ class VllmOptions(ServerOptions):
     )
 
     gpu_memory_utilization: float = Field(
-        0.9, gt=0, le=1, description="share of each GPU's memory that vLLM takes; on the CPU, of the node's"
+        0.9, gt=0, le=1, description="share of each GPU's memory that vLLM takes; on the CPU, of the node's memory"
     )
-    max_num_seqs: int | None = Field(None, ge=1, description="queries in a step")
-    max_num_batched_tokens: int | None = Field(None, ge=1, description="tokens in a step")
+    max_num_seqs: int | None = Field(None, ge=1, description="most queries in a step")
+    max_num_batched_tokens: int | None = Field(None, ge=1, description="most tokens in a step")
 
 
 def words(start: Start, options: VllmOptions) -> list[str]:

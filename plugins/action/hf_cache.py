@@ -295,7 +295,7 @@ class ActionModule(NodeAction):
             said: deque[str] = deque(maxlen=100)
             try:
                 with process:
-                    assert process.stdin  # noqa: S101 # a pipe was asked for
+                    assert process.stdin  # noqa: S101 # a pipe was requested
                     with suppress(BrokenPipeError), process.stdin:
                         process.stdin.write(token + "\n")
                     for line in process.stderr or ():

@@ -106,18 +106,19 @@ def prune(directories: list[Path], keep: int) -> None:
         shutil.rmtree(one, ignore_errors=True)
 
 
-def refuse_others(directory: Path, settings: str) -> None:
-    """Raise InstallError if a directory has files but was neither made nor begun by the benchmark.
+def refuse_others(directory: Path, anew: bool, settings: str) -> None:
+    """Raise InstallError if a directory was neither made nor begun here, and would be removed, or is no environment.
 
-    It may be a home directory, or an environment that another program made and others use.
+    It may be a home directory, or an environment that another program made.
     """
     ours = (directory / MARKER).exists() or (directory / BEGUN).exists()
     if ours or not directory.is_dir() or not any(directory.iterdir()):
         return
-    raise InstallError(
-        f"{directory} exists, and was not made by the benchmark: it is left alone. Set {settings}_dir to a "
-        f"directory of its own, remove it if it is not needed, or set {settings}_manage: false to measure with it."
-    )
+    if anew or not (directory / "pyvenv.cfg").exists():
+        raise InstallError(
+            f"{directory} exists, and was not made by the benchmark: it is left alone. Set {settings}_dir to a "
+            f"directory of its own, remove it if it is not needed, or set {settings}_manage: false to measure with it."
+        )
 
 
 def begin(directory: Path) -> None:

@@ -75,12 +75,12 @@ options:
 
 def install(directory: Path, parameters: dict[str, Any], progress: Progress | None = None) -> None:
     """Make or update the environment; the marker is written last, so that a half-made one never looks complete."""
-    refuse_others(directory, parameters["settings"])
     interpreter = str(Path(parameters["python"]).expanduser())
     python = directory / "bin" / "python"
     have = installed_wheels(directory)
     # With a wheelhouse, an environment that did not come entirely from one is made anew.
     anew = not works(python, interpreter) or bool(parameters["wheels_dir"] and not have)
+    refuse_others(directory, anew, parameters["settings"])
     begin(directory)
     (directory / MARKER).unlink(missing_ok=True)
     if anew:

@@ -67,7 +67,7 @@ def _end(session: subprocess.Popen[bytes]) -> None:
 
 def _feed(session: subprocess.Popen[bytes], files: Iterable[Path]) -> bool:
     """Write the archive; return whether the other side closed the pipe before its end."""
-    assert session.stdin  # noqa: S101 # a pipe was asked for
+    assert session.stdin  # noqa: S101 # a pipe was requested
     try:
         with session.stdin, tarfile.open(fileobj=session.stdin, mode="w|", bufsize=BUFFER) as archive:
             for file in files:

@@ -287,7 +287,7 @@ def test_each_node_is_told_what_it_lacks(role: Role) -> None:
         assert "On the controller: org/small is gated" in done.failure(node)
     # By the controller, once: of the others nobody asks this hub.
     assert len([request for request in role.hub.requests if request.path.startswith("/api/")]) == 1
-    assert f"{closed.url} is out of reach" in done.failure("offline")
+    assert f"{closed.url} cannot be reached" in done.failure("offline")
     assert "set hf_cache_source to controller" in done.failure("offline")
     assert "There is no Python in /nowhere on the node" in done.failure("bare")
     assert "did not arrive within hf_cache_timeout_s = 3 s" in done.failure("hung")

@@ -112,7 +112,7 @@ def test_who_measures_is_alone_and_is_named_to_the_other(
     assert refused.code != 0
     reason = refused.row("jw2")["reason"]
     assert reason.startswith(f"benchmark: Not alone: {who}"), refused.output
-    assert "is measuring here since 20" in reason
+    assert "has been measuring here since 20" in reason
     assert "(benchmark_busy is fail)" in reason
     assert not list(refused.run_dir.glob("nodes/jw2/mlperf_*")), "no Python was started"
     away = bob.run("provision", *ONE, "-e", "benchmark_busy=fail", "-e", f"python_env_dir={place}/environments/new")

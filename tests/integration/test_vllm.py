@@ -84,7 +84,7 @@ def test_it_is_installed_started_measured_recorded_and_ended(served: Playbooks) 
     assert refused.code != 0
     assert changed(refused, INSTALL) == []
     reason = refused.row("jw2")["reason"]
-    assert "vLLM ended with exit code 2. The end of endpoint.log: " in reason
+    assert "vLLM ended with exit code 2. The first error in endpoint.log: vllm serve: error: " in reason
     assert "error: unrecognized arguments: --no-such-word" in reason
     assert_nothing_runs(served.directory)
 

@@ -31,6 +31,12 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     assert f"usage: python3 -m benchmark {command}" in capsys.readouterr().out
 
 
+def test_without_a_command_all_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    said = capsys.readouterr().err
+    assert set(COMMANDS) <= set(said.split())
+
+
 def test_a_run_by_hand_measures_and_leaves_a_run_directory(tmp_path: Path) -> None:
     words = [f"benchmark_results_dir={tmp_path}", "benchmark_profile=self-test", "benchmark_device=cpu"]
     sets = [word for setting in words for word in ("--set", setting)]

@@ -43,8 +43,8 @@ from benchmark.words import brief, percent, plural
 TEMPLATES = Path(__file__).parent / "templates"
 TEMPLATE = "benchmark_summary.txt.j2"
 SHARED = (
-    "SHARED MACHINE: benchmark_shared_machine is true. Nodes may be one machine, or share it with other runs: {} is no "
-    "figure of the hardware."
+    "SHARED MACHINE: benchmark_shared_machine is true. Nodes may be one machine, or share it with other runs: {} does "
+    "not describe the hardware."
 )
 # The percentiles that the table shows.
 PERCENTILES = ("p50", "p90", "p99")

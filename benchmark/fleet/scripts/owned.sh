@@ -7,5 +7,5 @@ while [ -n "$2" ] && [ -d "$1" ] && [ ! -s "$1/owner" ] && [ "$looks" -gt 0 ]; d
 done
 theirs='' who=''
 { read -r theirs && read -r who; } 2> /dev/null < "$1/owner"
-[ "$theirs" = "$2" ] || { printf '%.300s\n' "${who:-somebody}"; exit 1; }
+[ "$theirs" = "$2" ] || { printf '%.300s\n' "${who:-an unknown owner}"; exit 1; }
 exit 0

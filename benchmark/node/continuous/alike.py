@@ -1,4 +1,4 @@
-"""Whether what is to take a part's place computes the same as the part: both are tried on the same tensors."""
+"""Check whether a replacement computes the same as the original part, by running both on the same tensors."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 
 from benchmark.node.watch.full_memory import is_full
 
-# Of answers around 1: half precision rounds by less than this, wherever it rounds. Of larger ones it is a share.
+# For values around 1: half precision rounds by less than this, at every place. For larger values it is relative.
 TOLERANCE = 0.02
 
 Forward = Callable[..., Any]
 
 
 def nearest(plain: Forward, ways: Sequence[Forward], *trial: Any) -> Forward | None:
-    """Return the way whose answers are nearest to the plain one's; None: all differ by more than rounding does."""
+    """Return the way with the answers nearest to the plain ones; None: all differ by more than rounding explains."""
     if (expected := _answer(plain, trial)) is None:
         return None
     found: dict[Forward, float] = {}
@@ -28,17 +28,17 @@ def nearest(plain: Forward, ways: Sequence[Forward], *trial: Any) -> Forward | N
 
 
 def difference(found: Any, expected: Any) -> float:
-    """Return by how much two tensors differ at most: of values beyond 1 as a share; infinity where one is NaN."""
+    """Return the largest difference between two tensors, relative for values beyond 1; infinity if one is NaN."""
     found, expected = found.float(), expected.float()
     return float(((found - expected).abs() / (1 + expected.abs())).max().nan_to_num(torch.inf))
 
 
 def _answer(way: Forward, trial: Sequence[Any]) -> Any:
-    """Return all values of the answer, a tensor or several; None where it is not for such tensors."""
+    """Return all values of the answer, one tensor or several; None if the way does not support such tensors."""
     try:
         answer = way(*trial)
     except (TypeError, ValueError, RuntimeError) as error:
         if is_full(str(error)):
-            raise  # it says nothing of the way
+            raise  # not the way's fault
         return None
     return torch.cat([one.float().flatten() for one in (answer if isinstance(answer, tuple) else (answer,))])

@@ -1,8 +1,8 @@
-"""Which attention the continuous engine computes with: what this machine has, without asking any network.
+"""Choose the attention of the continuous engine from what this machine has, without network access.
 
-Beside transformers' own there is `paged_flash`: kernels of ours on the paged cache, where Triton compiles for the GPU.
-It is what was measured, and so what a GPU gets. sdpa and eager attend over the packed requests with one dense mask,
-which costs as much as if every request could see all others.
+Besides transformers' own there is `paged_flash`: our kernels on the paged cache, where Triton compiles for the GPU. It
+was measured to be fastest, so GPUs get it. sdpa and eager attend over the packed requests with one dense mask, which
+costs as much as if every request could see all others.
 """
 
 from __future__ import annotations
@@ -15,17 +15,16 @@ from benchmark.continuous_options import Options
 from benchmark.errors import SetupError, Unfit
 from benchmark.node.continuous import flash, flash_kernels, paged_eager
 
-# In the name, "flash" makes transformers pack the requests without a mask; a digit would promise the flash-attn
-# package's own decoding kernel.
+# "flash" in the name makes transformers pack the requests without a mask; a digit would select the flash-attn package's
+# own decoding kernel.
 PAGED_FLASH = "paged_flash"
 EAGER = paged_eager.NAME
 
 
 def choose(options: Options, config: Any, device: str, dtype: str, needs: Collection[str] = ()) -> str:
-    """Return the attention that a profile's options come to here.
+    """Return the attention to use for a profile's options.
 
-    Raises SetupError where the one that is asked for is not to be had, Unfit where steps could not be CUDA graphs and
-    have to be.
+    Raises SetupError if the requested attention is not available, Unfit if CUDA graphs are required but impossible.
     """
     chosen: str = options.attention
     if chosen == "auto":
@@ -38,18 +37,16 @@ def choose(options: Options, config: Any, device: str, dtype: str, needs: Collec
         )
     if options.require_cuda_graph and device != "cpu" and "flash" not in chosen:
         reason = missing(PAGED_FLASH, config, device, dtype, needs)
-        raise Unfit(
-            f"Continuous batching has no attention here whose steps can be CUDA graphs ({PAGED_FLASH}: {reason})."
-        )
+        raise Unfit(f"No attention for continuous batching allows CUDA graphs here ({PAGED_FLASH}: {reason}).")
     return chosen
 
 
 def automatic(config: Any, device: str, dtype: str, needs: Collection[str] = ()) -> str:
-    """Return the fastest attention that is known. On a CPU that is eager: 1.7 times sdpa, which has a mask to expand.
+    """Return the fastest attention known. On a CPU that is eager: 1.7 times as fast as sdpa, which expands a mask.
 
-    `config` is that of the language model; `needs` is what its attention asks for beyond the usual, as in `Look`.
+    `config` is the language model's; `needs` is what its attention needs beyond the usual, as in `Look`.
 
-    The flash-attn package, of which benchmarks/engine.py has no figures yet, comes where `paged_flash` does not run.
+    The flash-attn package, which benchmarks/engine.py has not measured yet, is used where `paged_flash` does not run.
     """
     if device == "cpu":
         return EAGER
@@ -61,9 +58,9 @@ def automatic(config: Any, device: str, dtype: str, needs: Collection[str] = ())
 
 
 def missing(name: str, config: Any, device: str, dtype: str, needs: Collection[str] = ()) -> str | None:
-    """Return why this machine and model cannot do attention `name`, as the end of a sentence; None: it can."""
+    """Return why attention `name` does not work here for this model, as the end of a sentence; None: it works."""
     if needs and name in ("sdpa", PAGED_FLASH):
-        return f"it does not know the model's {' and '.join(sorted(needs))}"
+        return f"it does not support the model's {' and '.join(sorted(needs))}"
     if "flash" not in name:
         return None
     if device == "cpu":
@@ -75,18 +72,18 @@ def missing(name: str, config: Any, device: str, dtype: str, needs: Collection[s
     from transformers.utils import import_utils
 
     version = name[-1]
-    # Without the fallback: it would download a kernel from the hub.
+    # No fallback: it would download a kernel from the hub.
     available = getattr(import_utils, f"is_flash_attn_{version}_available", lambda: False)()
     return None if available else f"the package flash-attn (version {version}) is not installed"
 
 
 def use(model: Any, name: str) -> None:
-    """Make the model attend that way."""
+    """Set the model's attention."""
     if name == PAGED_FLASH:
         from transformers import AttentionInterface
 
         AttentionInterface.register(PAGED_FLASH, flash.forward)
-        # Not set_attn_implementation: it looks for a package behind every name with "flash" in it.
+        # Not set_attn_implementation: it looks for a package for every name with "flash" in it.
         model.config._attn_implementation = PAGED_FLASH
     else:
         if name == EAGER:
@@ -95,7 +92,7 @@ def use(model: Any, name: str) -> None:
 
 
 def plain(needs: Collection[str]) -> str:
-    """Return the attention of the model by itself, without pages, that is held to be right."""
+    """Return the model's own attention without pages, which counts as correct."""
     return "eager" if needs else "sdpa"
 
 
@@ -103,7 +100,7 @@ def _paged_flash_missing(config: Any, device: str, dtype: str) -> str | None:
     from transformers.generation.continuous_batching.cache import PagedAttentionCache
 
     if getattr(config, "sliding_window", None) or set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
-        return "the model has layers of another kind than full attention"
+        return "the model has layers other than full attention"
     if "kwargs" not in inspect.signature(PagedAttentionCache.update).parameters:
         return "it needs transformers 5.23"
     try:
@@ -114,7 +111,7 @@ def _paged_flash_missing(config: Any, device: str, dtype: str) -> str | None:
 
 
 def heads(config: Any) -> flash_kernels.Heads:
-    """Return what heads a model's attention has."""
+    """Return the head sizes of a model's attention."""
     from transformers.generation.continuous_batching.utils import find_head_dim, find_num_key_value_heads
 
     kv = int(find_num_key_value_heads(config))

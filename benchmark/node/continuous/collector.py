@@ -1,4 +1,4 @@
-"""Python's garbage collector, kept from holding up the GPU and the queries."""
+"""Keep Python's garbage collector from delaying the GPU and the queries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def still() -> Iterator[None]:
-    """Keep it still: freeing what lies on the GPU in the middle of a capture would end the process."""
+    """Disable the collector: freeing GPU objects in the middle of a capture would end the process."""
     gc.collect()
     gc.disable()
     try:
@@ -19,15 +19,15 @@ def still() -> Iterator[None]:
 
 
 def leave_loaded() -> None:
-    """Let it pass over what is loaded by now and stays.
+    """Exclude all objects that are loaded by now from collection.
 
-    It would look through half a million objects again and again, and hold up all queries for a quarter of a second
-    each time.
+    Otherwise the collector would scan half a million objects again and again, and delay all queries for a quarter of a
+    second each time.
     """
     gc.collect()
     gc.freeze()
 
 
 def look_again() -> None:
-    """Let it look at everything again."""
+    """Include all objects in collection again."""
     gc.unfreeze()

@@ -1,9 +1,8 @@
-"""Hold a fresh engine's answers against the plain model, before anything is measured.
+"""Compare a fresh engine's answers with the plain model's, before anything is measured.
 
-Captured graphs are fast because they do not look any more: a graph that is stale answers at full
-speed and wrongly. So queries are asked such that every number of requests for which there is a graph occurs, twice
-(there are two sets of graphs), and a last one while the others answer already. Every token of those that live longest
-must be the plain model's choice, or next to it.
+A captured CUDA graph that is stale answers at full speed, but wrongly. So the check sends queries such that every
+number of requests that has a graph occurs twice (there are two sets of graphs), and a last query while the others are
+already answering. Every token of the longest-lived queries must be the plain model's choice, or close to it.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from benchmark.errors import SetupError
 from benchmark.node.continuous.router import Flight, Router, Waiting
 from benchmark.node.interfaces import Prompt, Query
 
-# How far below the largest logit the chosen token's may lie, in standard deviations of the logits. A token that has
-# nothing to do with the prompt lies three or more below. Half precision also chooses other experts: the plain model
-# with and without a cache of its own was up to 1.6 apart then (PhiMoE, random weights).
+# How far below the largest logit the chosen token's may be, in standard deviations of the logits. A token unrelated to
+# the prompt is three or more below. Half precision also routes to other experts: the plain model with and without its
+# own cache then differed by up to 1.6 (PhiMoE, random weights).
 EXACT_TOLERANCE = 0.01
 HALF_TOLERANCE = 1.0
 EXPERTS_TOLERANCE = 2.0
-# How many answers are checked, beside the last.
+# How many answers are checked, besides the last one.
 CHECKED = 8
 # The last query's prompt: more than one page of most caches.
 LATE_TOKENS = 300
@@ -33,18 +32,18 @@ LATE_TOKENS = 300
 
 @dataclass(frozen=True)
 class Probe:
-    """A query of the check."""
+    """A query for the check."""
 
     token_ids: tuple[int, ...]
     output_tokens: int
 
 
 def probes(requests: int, vocabulary: int, late_tokens: int = LATE_TOKENS) -> list[Probe]:
-    """Return so many queries and a late one.
+    """Return that many queries and a late one.
 
-    The first lives longest, and every two steps half of those in flight end.
+    The first lives longest, and half of those in flight end every two steps.
     """
-    draw = random.Random(requests)  # noqa: S311 # no secret
+    draw = random.Random(requests)  # noqa: S311 # not secret
 
     def prompt(tokens: int) -> tuple[int, ...]:
         return tuple(draw.choices(range(vocabulary), k=tokens))
@@ -56,9 +55,9 @@ def probes(requests: int, vocabulary: int, late_tokens: int = LATE_TOKENS) -> li
 
 
 def ask(manager: Any, router: Router, asked: Sequence[Probe], words: Mapping[str, Any]) -> list[tuple[int, ...]]:
-    """Ask all, the last when the others answer already, and wait for the answers in their full length.
+    """Submit all queries, the last one when the others are already answering, and wait for the full answers.
 
-    `words`: what else to say of each to the manager's `add_request`.
+    `words`: more arguments for the manager's `add_request`, for every query.
     """
     waiting = Waiting(len(asked))
     for number, probe in enumerate(asked):
@@ -73,9 +72,9 @@ def ask(manager: Any, router: Router, asked: Sequence[Probe], words: Mapping[str
 
 
 def shortfalls(model: Any, asked: Sequence[Probe], answers: Sequence[Sequence[int]]) -> list[float]:
-    """Return, for each token of the answers, by how much the model as it is would have preferred another.
+    """Return, for each token of the answers, how much the plain model prefers another one.
 
-    In standard deviations of that token's logits; 0: it is the model's own choice.
+    In standard deviations of that token's logits; 0: the token is the model's own choice.
     """
     import torch
 
@@ -83,7 +82,7 @@ def shortfalls(model: Any, asked: Sequence[Probe], answers: Sequence[Sequence[in
     for probe, answer in zip(asked, answers, strict=True):
         inputs = torch.tensor([[*probe.token_ids, *answer]], device=model.device)
         with torch.inference_mode():
-            # Some families give the logits of all tokens, whatever they are asked for.
+            # Some families return the logits of all tokens, whatever is requested.
             logits = model(inputs, use_cache=False, logits_to_keep=len(answer) + 1).logits[0, -len(answer) - 1 : -1]
         logits = logits.float()
         chosen = logits.gather(1, torch.tensor(answer, device=model.device)[:, None])[:, 0]
@@ -93,12 +92,12 @@ def shortfalls(model: Any, asked: Sequence[Probe], answers: Sequence[Sequence[in
 
 
 def judge(short: Sequence[float], dtype: str, experts: bool) -> dict[str, JsonValue]:
-    """Return what `shortfalls` come to; raises SetupError where one is more than that precision explains."""
+    """Return a summary of `shortfalls`; raises SetupError if one is more than the precision explains."""
     worst, half = max(short), EXPERTS_TOLERANCE if experts else HALF_TOLERANCE
     if worst > (EXACT_TOLERANCE if dtype == "float32" else half):
         raise SetupError(
-            f"The engine does not answer as the model itself would: of {len(short)} tokens the worst lies "
-            f"{worst:.2f} standard deviations below the model's choice. Set fuse: false, use_cuda_graph: false or "
-            "attention: sdpa in benchmark_engine_options to find what is wrong here."
+            f"The engine's answers differ from the model's own: the worst of {len(short)} tokens is {worst:.2f} "
+            "standard deviations below the model's choice. Set fuse: false, use_cuda_graph: false or attention: sdpa "
+            "in benchmark_engine_options to find the cause."
         )
     return {"tokens": len(short), "same": sum(one == 0 for one in short), "worst": round(worst, 4)}

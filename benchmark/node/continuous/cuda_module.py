@@ -1,4 +1,4 @@
-"""Machine code for an NVIDIA GPU, loaded and started by CUDA's driver: nothing is compiled for that."""
+"""Load and launch machine code for an NVIDIA GPU with CUDA's driver: no compiler is needed."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import ctypes
 from typing import Any
 
 _C_TYPES = {int: ctypes.c_int, float: ctypes.c_float}
-# A kernel may have so much of a multiprocessor's memory without asking.
+# Shared memory that a kernel may use without opting in to more.
 SHARED_BYTES = 48 * 1024
 
 
 class CudaModule:
-    """Kernels for the GPU in use. Raises ImportError without the driver's bindings, RuntimeError where it says no."""
+    """Kernels for the GPU in use. Raises ImportError without the driver's bindings, RuntimeError if it fails."""
 
     def __init__(self, binary: bytes) -> None:
         import torch
         from cuda.bindings import driver
 
-        torch.zeros(1, device="cuda")  # makes the context in which the kernels are loaded
+        torch.zeros(1, device="cuda")  # creates the context in which the kernels are loaded
         self._module = result(driver.cuModuleLoadData(binary))
         self._driver, self._torch = driver, torch
         self._kernels: dict[str, Any] = {}
 
     def launch(self, name: str, blocks: int, threads: int, *arguments: Any, shared: int = 0) -> None:
-        """Start a kernel on the current stream: a tensor is a pointer there, None the null pointer, a float 32 bits.
+        """Launch a kernel on the current stream; tensors are passed as pointers, None as null, floats as 32 bits.
 
-        `shared`: bytes of each block's own memory. What is given beyond a kernel's parameters is not read.
+        `shared`: bytes of shared memory per block. Arguments beyond the kernel's parameters are ignored.
         """
         if name not in self._kernels:
             self._kernels[name] = self._get(name, shared)
@@ -44,7 +44,7 @@ class CudaModule:
 
 
 def result(answer: tuple[Any, ...]) -> Any:
-    """Return what a call of the bindings answers beside its error code. Raises RuntimeError."""
+    """Return what a call of the bindings returned besides its error code. Raises RuntimeError for an error code."""
     error, *results = answer
     if error:
         raise RuntimeError(f"CUDA error: {error.name.removeprefix('CUDA_ERROR_').replace('_', ' ').lower()}")

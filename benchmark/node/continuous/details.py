@@ -1,4 +1,4 @@
-"""What a result says of the engine `continuous`: every choice, as it came out."""
+"""The details of the engine `continuous` in a result: every choice that was made."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def describe(
     fused: Fused | None,
     plan: Plan | None,
 ) -> dict[str, JsonValue]:
-    """Return the details. `ends`: tokens that end an answer, None where all have one length; `kernels`: by name."""
+    """Return the details. `ends`: tokens that end an answer, None if all have a fixed length; `kernels`: by name."""
     import torch
 
     cache, resolved = manager.batch_processor.cache, manager.continuous_batching_config
@@ -55,7 +55,7 @@ def describe(
         "ends": "at max_new_tokens" if ends is None else [int(token) for token in ends],
         "seed": generation.seed,
         "sampling": "each query by its own seed" if generation.temperature > 0 else None,
-        # Made before the measuring window: the cache, and CUDA graphs where they are on.
+        # Prepared before the measuring window: the cache, and CUDA graphs if they are on.
         "warmed_up": bool(manager.warmed_up),
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "float32_matmul_precision": torch.get_float32_matmul_precision(),

@@ -1,7 +1,7 @@
-"""`paged_flash`: attention by kernels of ours on the pages of transformers' cache, for all requests of a step at once.
+"""`paged_flash`: attention by our own kernels on the pages of transformers' cache, for all requests of a step at once.
 
-Requests that answer and requests whose prompt is being read take kernels of their own: in one call with a prompt, every
-answering request would be computed as if it had as many new tokens as are read together.
+Answering requests and requests whose prompt is being read use different kernels: in one call with a prompt, every
+answering request would cost as much as if it had a prompt's number of new tokens.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ Attend = Callable[[Any, Any, Any, layout.Requests, float | None, Any], None]
 
 @dataclass(frozen=True)
 class Kernels:
-    """What computes it; see `flash_kernels`."""
+    """The kernels that compute it; see `flash_kernels`."""
 
     name: str
     answer: Attend
-    """Writes the rows of requests that answer; zeros where there is no request."""
+    """Writes the rows of answering requests; zeros where there is no request."""
     read: Attend
-    """Writes the rows of prompts, of which every token sees those before it."""
+    """Writes the rows of prompts, where every token sees those before it."""
     write: Callable[[Any, Any, Any, Any, Any], None]
-    """(key, value, rows, pages_k, pages_v): puts new keys and values there."""
+    """(key, value, rows, pages_k, pages_v): writes new keys and values to these rows of the pages."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What all layers need to know of one step, worked out once."""
+    """What all layers need to know about a step, computed once."""
 
     kernels: Kernels
     write_rows: Any
     """(tokens,) int64: where the new keys and values go."""
     requests: layout.Requests
     answers: bool = True
-    """Whether requests may answer in it."""
+    """Whether the step may have answering requests."""
     reads: bool = True
-    """Whether prompts may be read in it."""
+    """Whether the step may read prompts."""
 
 
 def make_step(inputs: Any, places: layout.Places, kernels: Kernels) -> Step:
-    """Work out a step from what transformers passes to the model, and from where its requests lie.
+    """Return a step, from what transformers passes to the model and from the places of its requests.
 
-    Without waiting for the device. Inputs may be padded: what attention sees is not.
+    Does not wait for the device. Inputs may be padded; what attention sees is not.
     """
     if inputs["block_table"] is not None:
         return _answering_step(inputs, kernels)
@@ -57,7 +57,7 @@ def make_step(inputs: Any, places: layout.Places, kernels: Kernels) -> Step:
 
 
 def _answering_step(inputs: Any, kernels: Kernels) -> Step:
-    """Every request has one new token, and transformers has its pages on the device (-1 where there is none)."""
+    """Return a step in which every request has one new token; transformers has its pages on the device (-1: none)."""
     import torch
 
     allocator = next(iter(inputs["cache"].cache_allocators.values()))
@@ -81,14 +81,16 @@ def forward(
     cache: Any = None,
     **kwargs: Any,
 ) -> tuple[Any, None]:
-    """Attention over packed requests, as transformers' AttentionInterface calls it: (1, heads, tokens, size) each.
+    """Compute attention over packed requests, as an AttentionInterface of transformers: (1, heads, tokens, size) each.
 
-    Returns (1, tokens, heads, size). Raises ValueError outside the continuous engine and for what the kernels have not.
+    Returns (1, tokens, heads, size). Raises ValueError outside the continuous engine and for unsupported features.
     """
     import torch
 
     if step is None or kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
-        raise ValueError("This attention is for the continuous engine, without soft caps and attention sinks.")
+        raise ValueError(
+            "This attention is only for the continuous engine, and supports no soft caps or attention sinks."
+        )
     pages_k, pages_v = cache.layer_to_allocator[module.layer_idx].get_cache_for_block_table(module.layer_idx)
     query, key, value = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))
     kernels, new = step.kernels, len(step.write_rows)

@@ -1,4 +1,4 @@
-"""The kernels of `paged_flash`, tried against exact attention before they are used."""
+"""The kernels of `paged_flash`, tested against exact attention before they are used."""
 
 from __future__ import annotations
 
@@ -10,32 +10,31 @@ from benchmark.node.continuous import exact_attention, layout
 from benchmark.node.continuous.flash import Kernels
 from benchmark.node.watch.full_memory import is_full
 
-# The largest difference from the exact answer, of values around 1, that half precision explains.
+# The largest difference from the exact answer, for values around 1, that half precision explains.
 TRIAL_TOLERANCE = 0.02
-# What a page has to be a multiple of: tokens that kernels read at once.
+# The page size must be a multiple of this: the number of tokens that kernels read at once.
 PAGE_MULTIPLE = 64
-# On older GPUs Triton multiplies number by number.
+# On older GPUs Triton does not use the matrix units.
 OLDEST = (8, 0)
 
 
 class Heads(NamedTuple):
-    """What kernels for attention depend on of a model."""
+    """The properties of a model's attention that the kernels depend on."""
 
     size: int
-    """Values of a head."""
+    """Values per head."""
     group: int
-    """Query heads that share a head of keys and values."""
+    """Query heads per key-value head."""
     kv: int
-    """Heads of keys and values."""
+    """Key-value heads."""
 
 
 @functools.cache
 def choose(device: str, dtype: str, heads: Heads) -> Kernels:
-    """Return the kernels, where they run here and are right for a model with such heads.
+    """Return the kernels, if they run here and are correct for a model with such heads.
 
-    Raises RuntimeError with the reason, as the end of a sentence, where there are none, and SetupError where memory is
-    too full to try: that says nothing of the kernels, and another attention would be measured than on a node that had
-    room.
+    Raises RuntimeError with the reason, as the end of a sentence, if there are none, and SetupError if memory is too
+    full to test them: another attention would then be measured than on a node with enough memory.
     """
     try:
         _require_matrix_units(device)
@@ -44,10 +43,10 @@ def choose(device: str, dtype: str, heads: Heads) -> Kernels:
     except Exception as error:  # whatever this GPU, its driver or an older Triton says
         text = str(error).strip() or type(error).__name__
         if is_full(f"{type(error).__name__}: {text}"):
-            raise SetupError(f"The kernels for attention cannot be tried: {text}") from error
+            raise SetupError(f"The attention kernels cannot be tested: {text}") from error
         raise RuntimeError(f"its kernels do not run here ({type(error).__name__}: {text.splitlines()[0]})") from error
     if not worst < TRIAL_TOLERANCE:
-        raise RuntimeError(f"its kernels are wrong by {worst:.3f} here")
+        raise RuntimeError(f"its kernels' results are off by {worst:.3f} here")
     return kernels
 
 
@@ -67,7 +66,7 @@ def triton_kernels(dtype: str) -> Kernels:
 
 
 def torchs_write(key: Any, value: Any, rows: Any, pages_k: Any, pages_v: Any) -> None:
-    """Write new keys and values to the pages by torch's own kernels."""
+    """Write new keys and values to the pages with torch's own kernels."""
     pages_k.flatten(0, 1).index_copy_(0, rows, key)
     pages_v.flatten(0, 1).index_copy_(0, rows, value)
 
@@ -75,7 +74,7 @@ def torchs_write(key: Any, value: Any, rows: Any, pages_k: Any, pages_v: Any) ->
 def trial(kernels: Kernels, device: str, dtype: str, heads: Heads) -> float:
     """Return the largest difference between the kernels and exact attention, for short requests on few pages.
 
-    Of an answer beyond 1 it is its share: there half precision rounds by more.
+    The difference is relative for answers beyond 1, where half precision rounds by more.
     """
     import torch
 
@@ -88,15 +87,15 @@ def trial(kernels: Kernels, device: str, dtype: str, heads: Heads) -> float:
         return torch.tensor(numbers, dtype=torch.int32, device=device)
 
     size = 4 * PAGE_MULTIPLE
-    # Of the model's own numbers, as most have the page: then what Triton makes here serves the model too.
+    # With the model's own sizes: then what Triton compiles here is used for the model too.
     pages_k, pages_v = draw(6, size, heads.kv), draw(6, size, heads.kv)
     written = pages_k.clone(), pages_v.clone()
     key, value, rows = draw(3, heads.kv), draw(3, heads.kv), torch.tensor([5, 2 * size, 6 * size - 1], device=device)
     kernels.write(key, value, rows, pages_k, pages_v)
     for pages, new in zip(written, (key, value), strict=True):
         pages.flatten(0, 1)[rows] = new
-    # Two requests that answer, and a place without one. Then three prompts: of one a page is there already, of one 70
-    # tokens, of one nothing. There is room for more, of which nothing is to be read, nor any other row to be written.
+    # Two answering requests, and an empty place. Then three prompts, of which a page, 70 tokens and nothing are in the
+    # cache. There is room for more, which must not be read, nor any other row written.
     tiles = (4, 99, 3, size), (3, 67, 32, 134), (3, 3, 64, 70), (5, 102, 5, 0), (0, 0, 64, 0)
     requests = layout.Requests(
         whole(3, 4, 0, 0),
@@ -116,6 +115,6 @@ def trial(kernels: Kernels, device: str, dtype: str, heads: Heads) -> float:
     ):
         attend(*given, out)
     pairs = (found, exact), (pages_k, written[0]), (pages_v, written[1])
-    # NaN is larger than anything that is tolerated.
+    # NaN is larger than any tolerance.
     apart = ((one.float() - exact.float()).abs() / (1 + exact.float().abs()) for one, exact in pairs)
     return max(float(one.nan_to_num(torch.inf).max()) for one in apart)

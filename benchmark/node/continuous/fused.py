@@ -1,10 +1,10 @@
-"""Have a model compute the small operations between the large ones at once, and products of the same states as one.
+"""Fuse a model's small operations, and merge products of the same states.
 
-transformers' code for a layer is many small operations of torch's: each is a kernel of its own, and each reads and
-writes the whole batch. What every layer of a Llama-like model has is replaced: norms, the gate of an MLP, the rotary
-embedding, and for one token the products too (`layer_kernels`). Where these kernels do not run, torch's own kernel for
-norms is left. Whatever is put in a part's place has computed the same as that part before (`alike`), and computes only
-what is like that: of another precision, say, the part does it as ever.
+transformers' code for a layer consists of many small torch operations, each of which is a kernel that reads and writes
+the whole batch. The parts that every layer of a Llama-like model has are replaced: norms, the gate of an MLP, the
+rotary embedding, and for one token the products too (`layer_kernels`). Where these kernels do not run, torch's own
+kernel for norms remains. A replacement must first have computed the same as the original part (`alike`), and is only
+used for similar inputs: for another precision, for example, the original part computes as before.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from benchmark.node.continuous.alike import Forward, nearest
 from benchmark.node.continuous.layer_kernels import ACTIVATIONS, LayerKernels, load, missing
 
 ROTARY = "apply_rotary_pos_emb"
-# Of norms, as (offset, early) of `LayerKernels.norm`: Llama's, OLMo's, Gemma's.
+# Kinds of norms, as (offset, early) of `LayerKernels.norm`: Llama's, OLMo's, Gemma's.
 KINDS = ((0, True), (0, False), (1, False))
 
 
 def of(model: Any) -> Fused:
-    """Look through a model on a GPU for what can be replaced here."""
+    """Find what can be replaced in a model on a GPU."""
     dtype = str(model.dtype).removeprefix("torch.")
     return Fused(model, load(dtype) if missing(dtype) is None else None)
 
 
 def wanted(fuse: bool | None, device: str, dtype: str) -> bool:
-    """Return whether to fuse, where a profile asks for `fuse`. Raises SetupError where it must be and cannot."""
+    """Return whether to fuse, given a profile's option `fuse`. Raises SetupError if it is required but impossible."""
     if fuse and device == "cpu":
         raise SetupError("engine_options: fuse: true is not available: it needs a GPU.")
     if fuse and (reason := missing(dtype)) is not None:
@@ -43,7 +43,7 @@ def wanted(fuse: bool | None, device: str, dtype: str) -> bool:
 
 
 class Fused:
-    """A model's replaced parts; `on` and `off` as often as one likes. Without `kernels`: what torch has."""
+    """A model's replaced parts, switched by `on` and `off`. Without `kernels`: what torch has."""
 
     def __init__(self, model: Any, kernels: LayerKernels | None) -> None:
         self._rotary: dict[Any, tuple[Forward, Forward]] = {}
@@ -63,17 +63,17 @@ class Fused:
         )
         """What is replaced."""
         self.kernels = "nvrtc" if kernels else f"torch's ({missing(str(model.dtype).removeprefix('torch.'))})"
-        """By what, and why not by more."""
+        """By what, and if not by our kernels, why."""
 
     def on(self) -> None:
-        """Have the model use what is in their place."""
+        """Use the replacements."""
         for module, forward in self._modules:
             module.forward = forward
         for home, (_, fast) in self._rotary.items():
             setattr(home, ROTARY, fast)
 
     def off(self) -> None:
-        """Have the model be as it was."""
+        """Use the model's own parts again."""
         for module, _ in self._modules:
             vars(module).pop("forward", None)
         for home, (plain, _) in self._rotary.items():
@@ -81,7 +81,7 @@ class Fused:
 
 
 def _norms(model: Any, kernels: LayerKernels | None) -> Iterator[tuple[Any, Forward]]:
-    """Yield the model's norms, each with what computes the same: families have norms of several kinds."""
+    """Yield the model's norms, each with its replacement: families have several kinds of norms."""
     for module in model.modules():
         weight = getattr(module, "weight", None)
         epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
@@ -98,7 +98,7 @@ def _norms(model: Any, kernels: LayerKernels | None) -> Iterator[tuple[Any, Forw
 
 
 def _norm(plain: Forward, fast: Forward, dtype: torch.dtype) -> Forward:
-    """Return what norms states as they were tried: some families give float32, or more than the states."""
+    """Return a norm for states like those tested: some families pass float32, or more than the states."""
 
     def normed(states: Any, *more: Any, **named: Any) -> Any:
         known = not more and not named and states.dtype == dtype
@@ -121,7 +121,7 @@ def _mlp(module: Any, kernels: LayerKernels | None) -> Forward:
 
     if kernels:
         gate = torch.linspace(-4, 4, 3 * len(weight) // 2, dtype=weight.dtype, device=weight.device).view(1, 3, -1)
-        # Times so much that it shows where an activation is nearly that of the kernel: GELU itself is not that by tanh.
+        # Large enough to tell activations that are nearly the kernel's: exact GELU differs from GELU by tanh.
         trial = torch.cat([gate, 256 + 32 * gate], dim=-1)
         numbers = range(len(ACTIVATIONS))
         ways: dict[Forward, int] = {functools.partial(kernels.gated, activation=number): number for number in numbers}
@@ -142,7 +142,7 @@ def _projection(module: Any, kernels: LayerKernels) -> Forward:
 
 
 def _rotary(plain: Forward, kernels: LayerKernels) -> Forward:
-    """Return what turns whole heads by the kernel: some families turn a part of each, or by angles in float32."""
+    """Return a rotary embedding that uses the kernel if it fits: some rotate part of a head, or in float32."""
 
     def turned(q: Any, k: Any, cos: Any, sin: Any, *more: Any, **named: Any) -> Any:
         known = not more and not named and kernels.turns(q, k, cos, sin)
@@ -152,7 +152,7 @@ def _rotary(plain: Forward, kernels: LayerKernels) -> Forward:
 
 
 def _rotaries(model: Any, kernels: LayerKernels) -> Iterator[tuple[Any, Forward]]:
-    """Yield the modules of transformers whose attention turns queries and keys as the kernel does, with their way."""
+    """Yield the transformers modules whose attention rotates queries and keys as the kernel does, with replacements."""
     config = model.config.get_text_config()
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     made = functools.partial(torch.rand, dtype=model.dtype, device=model.device)

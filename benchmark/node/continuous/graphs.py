@@ -1,9 +1,9 @@
-"""Steps with prompts in them as CUDA graphs: for which numbers of tokens there is one, and how it is made.
+"""CUDA graphs for steps with prompts: the token counts that have a graph, and how a graph is recorded.
 
-How many requests a step holds and how long they are differs from step to step; kernels find it in memory (`layout`).
-All else depends on the number of tokens, so a step is padded to a number for which there is a graph. To start a step
-kernel by kernel takes the CPU longer than most steps take the GPU. What turns states into tokens depends on the number
-of requests alone, and is recorded apart.
+The number of requests in a step and their lengths differ from step to step; kernels find them in memory (`layout`). All
+else depends only on the number of tokens, so a step is padded to a number that has a graph. Launching a step kernel by
+kernel takes the CPU longer than most steps take the GPU. Choosing tokens depends only on the number of requests, and is
+recorded separately.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import Any
 
 from benchmark.continuous_options import Options
 
-# Numbers of tokens to pad to. Up to some hundred a step takes as long as reading the weights, whatever it holds; then
-# padding costs its share: at most a sixteenth, half of that on average.
+# Token counts to pad to. Up to a few hundred tokens a step takes as long as reading the weights. Above that padding
+# costs its share: at most a sixteenth, half of that on average.
 LEAST = 128
 PER_DOUBLING = 16
-# Longer steps keep the GPU busy for longer than the CPU takes to start them kernel by kernel.
+# Longer steps keep the GPU busy for longer than the CPU takes to launch them kernel by kernel.
 GRAPH_TOKENS = 2048
 LEAST_REQUESTS = 16
 
 
 def wanted(options: Options, device: str) -> int:
-    """Return up to how many tokens a step with prompts is recorded here; 0: none."""
+    """Return the largest number of tokens for which a step with prompts is recorded here; 0: none is."""
     if device == "cpu" or options.use_cuda_graph is False:
         return 0
     return GRAPH_TOKENS if options.graph_tokens is None else options.graph_tokens
 
 
 def sizes(most: int) -> list[int]:
-    """Return the numbers of tokens, up to `most`, for which to record a step."""
+    """Return the numbers of tokens, up to `most`, to record a step for."""
     found, size = [], LEAST
     while size < most:
         found.append(size)
@@ -40,7 +40,7 @@ def sizes(most: int) -> list[int]:
 
 
 def request_counts(most: int) -> list[int]:
-    """Return the numbers of requests, up to `most`, for which to record how their tokens are chosen."""
+    """Return the numbers of requests, up to `most`, to record the choice of tokens for."""
     found, count = [], LEAST_REQUESTS
     while count < most:
         found.append(count)
@@ -49,7 +49,7 @@ def request_counts(most: int) -> list[int]:
 
 
 class Graph:
-    """What a function does on the GPU, recorded on the current stream and in a pool of memory, to be done again."""
+    """A function's work on the GPU, recorded on the current stream with memory from a pool, for replay."""
 
     def __init__(self, pool: Any, run: Callable[[], None]) -> None:
         import torch
@@ -60,11 +60,11 @@ class Graph:
         try:
             run()
         except BaseException:
-            with suppress(RuntimeError):  # what is half recorded is no graph; the first error says why
+            with suppress(RuntimeError):  # an incomplete recording is no graph; the first error says why
                 self._graph.capture_end()
             raise
         self._graph.capture_end()
 
     def replay(self) -> None:
-        """Do it again, on the current stream, with what lies in memory now."""
+        """Run it again on the current stream, with the current contents of its memory."""
         self._graph.replay()

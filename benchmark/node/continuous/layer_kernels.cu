@@ -1,6 +1,6 @@
-// The small operations of a Llama-like layer, and products of one token, for NVRTC: without a header, since a node may
-// have none. Half precision is 16 bits here; BFLOAT16 says which kind. Each operation rounds where torch's own does.
-// Sizes are multiples of 8 and rows begin at multiples of 16 bytes: layer_kernels.py sees to that.
+// The small operations of a Llama-like layer, and products of one token, for NVRTC; without headers, as a node may have
+// none. Half precision is 16 bits here; BFLOAT16 says which kind. Each operation rounds where torch's own does.
+// Sizes are multiples of 8 and rows begin at multiples of 16 bytes: layer_kernels.py ensures that.
 
 typedef unsigned short half_t;
 
@@ -26,7 +26,7 @@ __device__ __forceinline__ half_t narrow(float value) {
 
 __device__ __forceinline__ float rounded(float value) { return wide(narrow(value)); }
 
-// Eight values that lie together: what one thread reads at once.
+// Eight adjacent values, which one thread reads at once.
 struct Eight {
   float at[8];
 };
@@ -51,7 +51,7 @@ __device__ __forceinline__ uint4 pack(const Eight& eight) {
 
 __device__ __forceinline__ Eight load(const half_t* from) { return unpack(*(const uint4*)from); }
 
-// Weights are read once: they need no place in the cache next to the processor.
+// Weights are read only once, so they are not cached.
 __device__ __forceinline__ uint4 load_once(const half_t* from) {
   uint4 raw;
   asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
@@ -60,7 +60,7 @@ __device__ __forceinline__ uint4 load_once(const half_t* from) {
   return raw;
 }
 
-// By layer_kernels.py's number of the activation.
+// Activations have layer_kernels.py's numbers.
 __device__ __forceinline__ float activated(float value, int activation) {
   if (activation == 0) return rounded(value / (1.0f + __expf(-value)));  // silu
   float cubic = 0.7978845608f * (value + 0.044715f * value * value * value);
@@ -73,8 +73,8 @@ __device__ __forceinline__ float sum_of_warp(float value) {
   return value;
 }
 
-// RMSNorm of rows, a block each: `inner` rows of `size` lie together, then the next `inner` begin `stride` further on; the
-// answers lie one after the other. `offset` is added to the weight; `early`: what is multiplied with it is rounded.
+// RMSNorm of rows, one block per row: `inner` rows of `size` values are adjacent, and the next `inner` rows begin
+// `stride` further on; the output is contiguous. `offset` is added to the weight; `early`: the factor is rounded first.
 extern "C" __global__ void rms_norm(const half_t* states, const half_t* weight, half_t* out, int size, int inner,
                                 int stride, float epsilon, float offset, int early) {
   long row = blockIdx.x;
@@ -102,7 +102,7 @@ extern "C" __global__ void rms_norm(const half_t* states, const half_t* weight, 
   }
 }
 
-// Put keys and values (tokens, width) where they belong: row `rows[token]` of the cache. They lie with strides.
+// Write keys and values (tokens, width) to the cache, to row `rows[token]`. They are strided.
 extern "C" __global__ void write_rows(const half_t* key, const half_t* value, const long long* rows, half_t* keys,
                                  half_t* values, int tokens, int width, int key_token, int value_token, int row_size) {
   int threads = width / 8;
@@ -115,8 +115,8 @@ extern "C" __global__ void write_rows(const half_t* key, const half_t* value, co
   *(uint4*)(values + target) = *(const uint4*)(value + token * value_token + column);
 }
 
-// Turn queries and keys by their positions. q (tokens, q_heads, size) and k lie with strides, cos and sin (tokens, size)
-// and both outputs one after the other. A thread turns eight pairs.
+// Rotate queries and keys by their positions. q (tokens, q_heads, size) and k are strided; cos and sin (tokens, size)
+// and both outputs are contiguous. A thread rotates eight pairs.
 extern "C" __global__ void rotary(const half_t* q, const half_t* k, const half_t* cos, const half_t* sin, half_t* q_out,
                                   half_t* k_out, int tokens, int q_heads, int k_heads, int size, int q_token,
                                   int q_head, int k_token, int k_head) {
@@ -145,7 +145,7 @@ extern "C" __global__ void rotary(const half_t* q, const half_t* k, const half_t
   *(uint4*)(to + second) = pack(out_other);
 }
 
-// activation(gate) * up of `both` (tokens, 2 * size): out (tokens, size). A thread makes eight.
+// activation(gate) * up of `both` (tokens, 2 * size): out (tokens, size). A thread computes eight values.
 extern "C" __global__ void gated(const half_t* both, half_t* out, int tokens, int size, int activation) {
   int threads = size / 8;
   long number = (long)blockIdx.x * blockDim.x + threadIdx.x;
@@ -159,7 +159,7 @@ extern "C" __global__ void gated(const half_t* both, half_t* out, int tokens, in
   *(uint4*)(out + token * size + column) = pack(made);
 }
 
-// Products of one token, states (size): a block makes ROWS numbers of the answer; its THREADS read each row together.
+// Products of one token, states (size): a block computes ROWS values of the output; its THREADS read each row together.
 __device__ __forceinline__ void products(const half_t* weight, const half_t* states, const long (&row)[ROWS], int size,
                                          float (&sums)[ROWS]) {
 #pragma unroll

@@ -1,10 +1,10 @@
-"""Kernels of ours for the small operations of a Llama-like layer, in half precision on an NVIDIA GPU.
+"""Our kernels for the small operations of a Llama-like layer, in half precision on an NVIDIA GPU.
 
-torch starts one kernel for each addition and product, and each reads and writes the whole batch: to turn queries and
-keys by their positions takes it ten. Here it is one. And a query alone has one token a step: then multiplying is
-nothing but reading the weights, which a kernel for that does faster than a library for matrices.
+torch launches one kernel for each addition and product, and each reads and writes the whole batch: rotating queries and
+keys takes ten kernels. Here it takes one. And a single query has one token per step: multiplying is then limited by
+reading the weights, which a special kernel does faster than a matrix library.
 
-Each is compiled on the node (`nvrtc`), and used where it computes what the model's own code does (`fused`).
+They are compiled on the node (`nvrtc`), and used where they compute the same as the model's own code (`fused`).
 """
 
 from __future__ import annotations
@@ -23,63 +23,63 @@ from benchmark.node.watch.full_memory import is_full
 
 SOURCE = Path(__file__).with_suffix(".cu")
 ACTIVATIONS = ("silu", "gelu by tanh")
-# Of the kernels for one token: rows of the weights that a block reads, and its threads. Measured on an H200: within 6 %
-# of the fastest for each size of Llama-3.1-8B's.
+# For the kernels for one token: rows of the weights per block, and threads per block. Measured on an H200: within 6 %
+# of the fastest for each size in Llama-3.1-8B.
 ROWS, THREADS = 4, 256
-# Of the others. What a thread reads at once: eight values, 16 bytes.
+# For the others. A thread reads eight values at once, 16 bytes.
 BLOCK, TOGETHER = 256, 8
 MOST_THREADS = 1024
 
 
 @functools.cache
 def load(dtype: str) -> LayerKernels:
-    """Return the kernels for the GPU in use. Raises ImportError or RuntimeError, which say why there are none."""
+    """Return the kernels for the GPU in use. Raises ImportError or RuntimeError with the reason if there are none."""
     if dtype not in ("bfloat16", "float16"):
-        raise RuntimeError(f"there are none for {dtype}")
+        raise RuntimeError(f"there are no kernels for {dtype}")
     defines = {"BFLOAT16": int(dtype == "bfloat16"), "ROWS": ROWS, "THREADS": THREADS}
     return LayerKernels(nvrtc.load(SOURCE.read_text(), defines), getattr(torch, dtype))
 
 
 @functools.cache
 def missing(dtype: str) -> str | None:
-    """Return why they do not run on this machine, as the end of a sentence; None: they do.
+    """Return why they do not run on this machine, as the end of a sentence; None: they run.
 
-    Raises SetupError where memory is too full to load them: that is no reason to measure with others.
+    Raises SetupError if memory is too full to load them: that is no reason to measure with other kernels.
     """
     try:
         load(dtype)
-    except Exception as error:  # no bindings, an old driver, a GPU of another make: whatever they say
+    except Exception as error:  # no bindings, an old driver, a GPU of another vendor
         reason = f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
         if is_full(reason):
-            raise SetupError(f"The kernels for layers cannot be loaded: {reason}") from error
+            raise SetupError(f"The layer kernels cannot be loaded: {reason}") from error
         return reason
     return None
 
 
 class LayerKernels:
-    """Each returns a new tensor; sizes are in values, and multiples of 8.
+    """The kernels' functions. Each returns a new tensor; sizes are in values and must be multiples of 8.
 
-    They take whatever lies in memory for values of `dtype`: some families keep parts of a model in float32.
+    All memory is read as values of `dtype`, without a check: some families keep parts of a model in float32.
     """
 
     def __init__(self, module: CudaModule, dtype: torch.dtype) -> None:
         self._launch, self._dtype = module.launch, dtype
 
     def turns(self, q: Any, k: Any, cos: Any, sin: Any) -> bool:
-        """Return whether `rotary` is for these: some families turn a part of each head, or by angles in float32."""
+        """Return whether `rotary` supports these: some families rotate a part of each head, or with float32 angles."""
         return bool(
             q.dim() == k.dim() == 4
             and q.shape[0] == 1
             and self._knows(q, k, cos, sin)
             and cos.shape == sin.shape == (1, *q.shape[2:])
             and q.shape[2:] == k.shape[2:]
-            and not q.shape[-1] % (2 * TOGETHER)  # a thread turns eight values of one half by eight of the other
+            and not q.shape[-1] % (2 * TOGETHER)  # a thread rotates eight values of one half with eight of the other
             and (cos.is_contiguous() and sin.is_contiguous())
             and (_reads(q) and _reads(k))
         )
 
     def rotary(self, q: Any, k: Any, cos: Any, sin: Any) -> tuple[Any, Any]:
-        """As transformers' `apply_rotary_pos_emb`: q and k (1, heads, tokens, size), cos and sin (1, tokens, size)."""
+        """Do transformers' `apply_rotary_pos_emb`: q and k (1, heads, tokens, size), cos and sin (1, tokens, size)."""
         _require(self.turns(q, k, cos, sin))
         (q_heads, tokens, size), k_heads = q.shape[1:], k.shape[1]
         answers = [
@@ -91,7 +91,7 @@ class LayerKernels:
         return answers[0].transpose(1, 2), answers[1].transpose(1, 2)
 
     def norm(self, states: Any, weight: Any, epsilon: float, offset: float, early: bool) -> Any:
-        """RMSNorm of the last dimension; offset: added to the weight; early: what is multiplied with it is rounded."""
+        """RMSNorm of the last dimension; offset: added to the weight; early: the factor is rounded first."""
         size, inner = states.shape[-1], states.shape[-2] if states.dim() > 3 else 1
         _require(size % TOGETHER == 0 and self._knows(states, weight) and weight.numel() == size)
         if not (states.is_contiguous() or (inner > 1 and states.shape[0] == 1 and states.stride(-2) == size)):
@@ -115,7 +115,7 @@ class LayerKernels:
         return out
 
     def multiply(self, states: Any, weight: Any, bias: Any) -> Any:
-        """As torch.nn.functional.linear; for one token by a kernel of its own."""
+        """Do torch.nn.functional.linear; for one token with a kernel of our own."""
         rows, size = weight.shape
         if not self._alone(states, weight):
             return linear(states, weight, bias)
@@ -124,7 +124,7 @@ class LayerKernels:
         return out
 
     def multiply_gated(self, states: Any, weight: Any, bias: Any, activation: int) -> Any:
-        """activation(gate) * up of a product whose weight is gate's, then up's."""
+        """Return activation(gate) * up of a product with gate's weight, then up's."""
         if not self._alone(states, weight):
             return self.gated(linear(states, weight, bias), activation)
         rows, size = weight.shape[0] // 2, weight.shape[1]
@@ -138,7 +138,7 @@ class LayerKernels:
         tokens, heads, size = key.shape
         width = heads * size
         _require(width % TOGETHER == 0 and self._knows(key, value, pages_k))
-        # Some models' lie apart, as parts of each head's query, key and value.
+        # In some models they are strided, as parts of each head's query, key and value.
         key, value = (one if _reads(one) and one.stride(1) == size else one.contiguous() for one in (key, value))
         strides = key.stride(0), value.stride(0), pages_k.stride(1)
         self._launch(
@@ -154,7 +154,7 @@ class LayerKernels:
 
 
 def _reads(tensor: Any) -> bool:
-    """Whether a thread can read eight values at once wherever a row of the tensor begins."""
+    """Return whether a thread can read eight values at once at the beginning of every row."""
     begins = tensor.data_ptr() // tensor.element_size(), *tensor.stride()[:-1]
     return tensor.stride(-1) == 1 and not any(begin % TOGETHER for begin in begins)
 
@@ -165,4 +165,4 @@ def _blocks(values: int) -> int:
 
 def _require(met: bool) -> None:
     if not met:
-        raise ValueError("These kernels are not for tensors of such a shape or layout.")
+        raise ValueError("These kernels do not support tensors of this shape or layout.")

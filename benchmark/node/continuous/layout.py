@@ -1,7 +1,7 @@
-"""Where the requests of a step lie: in the step's tokens, and in the pages of transformers' cache.
+"""Places of the requests of a step: in the step's tokens, and in the pages of transformers' cache.
 
-A step of continuous batching holds requests that answer, with one new token each, and then those whose prompts are
-being read. Kernels find all they have to know of them in memory, so that a CUDA graph serves every step of its size.
+A step of continuous batching holds answering requests, with one new token each, followed by requests whose prompts are
+being read. Kernels read these places from memory, so that one CUDA graph serves every step of its size.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 # New tokens of one request that are read together.
 TILE_ROWS = 64
-# Of a tile: request, first row, tokens, earlier tokens. The numbers of requests and tiles stand before all else.
+# Fields of a tile: request, first row, tokens, earlier tokens. The numbers of requests and tiles come first of all.
 TILE, HEAD = 4, 4
-# Every part begins at a multiple of 16 bytes, whatever the numbers: else kernels would be compiled for each case.
+# Every part begins at a multiple of 16 bytes; otherwise kernels would be compiled for each alignment.
 TOGETHER = 4
 
 Tile = tuple[int, int, int, int]
@@ -22,26 +22,26 @@ Tile = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Requests:
-    """The requests of a step, all int32 on the device; there is room for more than there are."""
+    """The requests of a step, all int32 on the device; there may be room for more."""
 
     counts: Any
-    """(4,): how many answer, which come first, and how many tiles there are; the others are not used."""
+    """(4,): the number of answering requests, which come first, and the number of tiles; the rest is not used."""
     lengths: Any
-    """(requests,): tokens so far, with the new ones; 0 where there is no request."""
+    """(requests,): tokens so far, including the new ones; 0 where there is no request."""
     first_pages: Any
-    """(requests,): where in `pages` each one's begin."""
+    """(requests,): where in `pages` the pages of each request begin."""
     tiles: Any
-    """(tiles, 4): new tokens of a prompt that are read together, up to 64: request, first row in the step, how many,
-    and how many tokens of the request come before; the longest way back comes first."""
+    """(tiles, 4): new tokens of a prompt that are read together, up to 64: request, first row in the step, number of
+    tokens, and number of earlier tokens of the request; the tile with the most earlier tokens comes first."""
     pages: Any
-    """(pages,): the numbers of each request's pages in order, one request after the other."""
+    """(pages,): the page numbers of each request in order, one request after the other."""
 
 
 class Places:
-    """Where the requests of the next step read and write, as transformers asks its cache for it when it prepares one.
+    """Where the requests of the next step read and write; replaces the indices that transformers asks its cache for.
 
-    Of each request its pages are kept. transformers would tell every one of its tokens, in a list of all tokens of all
-    requests: with 400 requests of 800 tokens that took the CPU longer than the step took the GPU.
+    Only the pages of each request are stored. transformers would list every token of all requests: with 400 requests of
+    800 tokens that took the CPU longer than the step took the GPU.
     """
 
     def __init__(self, cache: Any) -> None:
@@ -53,18 +53,18 @@ class Places:
         self._pages: list[int] = []
         self._tiles: list[Tile] = []
         self.answering = 0
-        """Requests at the beginning of the step that answer."""
+        """Answering requests at the beginning of the step."""
         self.written = 0
-        """New tokens of the step."""
+        """New tokens in the step."""
 
     @property
     def requests(self) -> int:
-        """How many requests the step holds."""
+        """Number of requests in the step."""
         return len(self._lengths)
 
     @property
     def tiles(self) -> int:
-        """How many tiles of prompts the step holds."""
+        """Number of prompt tiles in the step."""
         return len(self._tiles)
 
     def extend(
@@ -75,7 +75,7 @@ class Places:
         read_index: list[list[int]] | None,
         write_index: list[list[int]],
     ) -> None:
-        """Add one request to the step; in the place of the cache's `extend_read_and_write_indices`."""
+        """Add a request to the step; replaces the cache's `extend_read_and_write_indices`."""
         row = len(write_index[0])
         if row == 0:
             self._lengths, self._first_pages, self._pages, self._tiles = [], [], [], []
@@ -87,7 +87,7 @@ class Places:
         self._lengths.append(length)
         self._first_pages.append(len(self._pages))
         self._pages += [block * stride // page_size for block in blocks]
-        # As soon as one reads a prompt, the kernel for prompts reads the rest.
+        # After the first request that reads a prompt, all others go to the kernel for prompts.
         if query_length == 1 and number == self.answering:
             self.answering += 1
             write_index[0].append(blocks[-1] * stride + past_length % page_size)
@@ -97,7 +97,7 @@ class Places:
         self.written = len(write_index[0])
 
     def packed(self, requests: int | None = None, tiles: int | None = None) -> Any:
-        """Return the step as one int32 tensor for `unpacked`, with room for so many requests and tiles, or no more."""
+        """Return the step as one tensor for `unpacked`, with room for that many requests and tiles (None: exactly)."""
         import torch
 
         requests, tiles = _room(requests or self.requests), tiles or max(1, self.tiles)
@@ -134,14 +134,14 @@ class Slots:
         self.requests = unpacked(self._flat, requests, self._tiles)
 
     def fill(self, places: Places, write_rows: Any) -> None:
-        """Take over a step. `write_rows`: (tokens,) int64; of padding transformers has a row that nobody reads."""
+        """Set the current step. `write_rows`: (tokens,) int64; padding uses a row that is never read."""
         packed = places.packed(self._requests, self._tiles)
         self._flat[: len(packed)].copy_(packed, non_blocking=True)
         self.rows[: len(write_rows)].copy_(write_rows)
 
 
 def unpacked(flat: Any, requests: int, tiles: int) -> Requests:
-    """Return what `Places.packed` has put there, with the same numbers."""
+    """Return the requests that `Places.packed` stored, given the same numbers."""
     room = _room(requests)
     sizes = HEAD, room, room, TILE * tiles
     counts, lengths, first_pages, tile_rows, pages = flat.split([*sizes, len(flat) - sum(sizes)])
@@ -149,7 +149,7 @@ def unpacked(flat: Any, requests: int, tiles: int) -> Requests:
 
 
 def answering(tables: Any, lengths: Any) -> Requests:
-    """Return the layout of a step in which all answer: tables (requests, pages), lengths (requests,) on the device."""
+    """Return the layout of a step where all answer: tables (requests, pages), lengths (requests,), on the device."""
     import torch
 
     requests, width = tables.shape
@@ -161,18 +161,18 @@ def answering(tables: Any, lengths: Any) -> Requests:
 
 
 def tiles_of(request: int, row: int, tokens: int, before: int) -> list[Tile]:
-    """Return the tiles of a request whose new tokens begin at a row of the step, after so many that it has already."""
+    """Return the tiles of a request, given the row of its first new token and its number of earlier tokens."""
     begins = range(0, tokens, TILE_ROWS)
     return [(request, row + begin, min(TILE_ROWS, tokens - begin), before + begin) for begin in begins]
 
 
 def longest_first(tiles: list[Tile]) -> list[Tile]:
-    """Return the tiles in the order in which kernels are to take them: that which sees most tokens takes longest."""
+    """Return the tiles in the order of processing: the one that sees the most tokens takes longest and comes first."""
     return sorted(tiles, key=lambda tile: tile[2] + tile[3], reverse=True)
 
 
 def most_tiles(tokens: int, requests: int) -> int:
-    """Return how many tiles a step of so many tokens and requests may have."""
+    """Return the largest number of tiles that a step of so many tokens and requests may have."""
     return -(-tokens // TILE_ROWS) + min(tokens, requests)
 
 

@@ -1,10 +1,10 @@
-"""What may be chosen next, said for each query apart, in transformers' continuous batching.
+"""Rules for choosing the next token, per query, in transformers' continuous batching.
 
-Its steps sample all tokens or none, all from one stream of chance, so that here they sample none: each takes the token
-with the highest score, to which `Drawn` has added chance. And it drops the processor with which `generate`
-keeps answers from ending. So each processor here has a number per query among a step's inputs. It is worked out before
-the step, on the host, and lies in a tensor that stays where it is; the step itself never looks at values from Python:
-CUDA graphs need that.
+Its steps sample either all tokens or none, all from one random stream. So here they sample none: each step takes the
+token with the highest score, after `Drawn` has added noise. It also drops the processor that `generate` uses to keep
+answers from ending early. So each processor here has one number per query among a step's inputs. It is computed before
+the step, on the host, and stored in a tensor at a fixed address; the step itself never reads values in Python, as CUDA
+graphs require.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import torch
 from transformers.generation.continuous_batching.cb_logits_processors import ContinuousBatchingLogitsProcessor
 
 GREEDY, MIN_NEW_TOKENS, SEED = "greedy", "min_new_tokens", "seed"
-"""What `add_request` takes, once the processor is inserted."""
-# Bits of chance that a float32 holds with a half added: none of them becomes 0 or 1.
+"""The arguments that `add_request` accepts, once the processor is inserted."""
+# Random bits that a float32 holds with a half added, so that the result is never 0 or 1.
 CHANCE_BITS = 23
 
 
 class Drawn(ContinuousBatchingLogitsProcessor):  # type: ignore[misc] # transformers has no types here
-    """Adds chance to the scores, by each query's own seed: then the highest is drawn, and depends on no other query.
+    """Add noise to the scores, by each query's own seed, so that the highest is a random draw.
 
-    The highest of scores with Gumbel noise is drawn with the probabilities of their softmax. A query that asks for
-    `greedy` gets no noise: the most likely token stays the highest.
+    The highest of scores with Gumbel noise is drawn with the probabilities of their softmax, independently of all other
+    queries. A `greedy` query gets no noise: its most likely token stays the highest.
     """
 
     supported_kwargs = {SEED: int, GREEDY: bool}  # noqa: RUF012 # as the base class declares it
@@ -35,11 +35,11 @@ class Drawn(ContinuousBatchingLogitsProcessor):  # type: ignore[misc] # transfor
         self._tokens: torch.Tensor | None = None
 
     def fill_defaults(self, int32_tensor: torch.Tensor) -> None:
-        """Any chance will do."""
+        """Fill with zeros: any random number will do."""
         int32_tensor.fill_(0)
 
     def prepare_tensor_args(self, requests_with_new_token: list[Any]) -> torch.Tensor:
-        """Return for each query what its next token is drawn by, seed and the token's place mixed; odd: greedy."""
+        """Return for each query the seed of its next token, from its own seed and the token's place; odd: greedy."""
         own = [one.state.logit_processor_kwargs for one in requests_with_new_token]
         asked = [words.get(SEED, 0) for words in own]
         places = [_answered(one.state) for one in requests_with_new_token]
@@ -49,24 +49,24 @@ class Drawn(ContinuousBatchingLogitsProcessor):  # type: ignore[misc] # transfor
         return (word & ~1) | torch.tensor([int(words.get(GREEDY, False)) for words in own], dtype=torch.int32)
 
     def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
-        """Return the scores, (tokens, vocabulary), with noise where it is wanted."""
+        """Return the scores, (tokens, vocabulary), with noise except for greedy queries."""
         asked = tensor_arg[: scores.size(0), None]
         words = _mixed(self._mixed_tokens(scores) ^ asked)
         chance = (_shifted(words, 32 - CHANCE_BITS).float() + 0.5) / 2**CHANCE_BITS
         return torch.where((asked & 1).bool(), scores, scores - torch.log(-torch.log(chance)))
 
     def _mixed_tokens(self, scores: torch.Tensor) -> torch.Tensor:
-        """Return a number for each token, the same in every step."""
+        """Return a pseudo-random number for each token, the same in every step."""
         if self._tokens is None or self._tokens.shape != scores.shape[-1:]:
             tokens = _mixed(torch.arange(scores.size(-1), dtype=torch.int32, device=scores.device))
             if scores.is_cuda and torch.cuda.is_current_stream_capturing():
-                return tokens  # it lies in the graph's memory, and nowhere else
+                return tokens  # it exists only in the graph's memory
             self._tokens = tokens
         return self._tokens
 
 
 class MinNewTokens(ContinuousBatchingLogitsProcessor):  # type: ignore[misc] # transformers has no types here
-    """Strikes out what would end an answer before it has so many tokens, as `generate` does."""
+    """Exclude the tokens that would end an answer before its minimum length, as `generate` does."""
 
     supported_kwargs = {MIN_NEW_TOKENS: int}  # noqa: RUF012 # as the base class declares it
     ignored_kwargs = ()
@@ -76,7 +76,7 @@ class MinNewTokens(ContinuousBatchingLogitsProcessor):  # type: ignore[misc] # t
         self._ends = [end for end in ends if end >= 0]
 
     def fill_defaults(self, int32_tensor: torch.Tensor) -> None:
-        """Any answer may end."""
+        """Fill with zeros: any answer may end."""
         int32_tensor.fill_(0)
 
     def prepare_tensor_args(self, requests_with_new_token: list[Any]) -> torch.Tensor:
@@ -90,17 +90,17 @@ class MinNewTokens(ContinuousBatchingLogitsProcessor):  # type: ignore[misc] # t
         return torch.tensor(short, dtype=torch.int32)
 
     def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
-        """Strike out the ends in the scores, (tokens, vocabulary), of all short answers."""
+        """Exclude the end tokens from the scores, (tokens, vocabulary), of all short answers."""
         short = tensor_arg[: scores.size(0)].bool()
         for end in self._ends:
             if end < scores.size(-1):
-                # In place, for nobody else reads them: a copy of all would cost more than everything else here.
+                # In place, as nothing else reads them: a copy would cost more than everything else here.
                 scores[:, end].masked_fill_(short, -torch.inf)
         return scores
 
 
 def insert(manager: Any, processor: ContinuousBatchingLogitsProcessor, last: bool = False) -> None:
-    """Let scores go through the processor before all others, or after them; before the manager's cache is made."""
+    """Insert the processor before all others, or after them; call it before the manager's cache is made."""
     processors = manager.logit_processor
     processors.logits_processor.insert(len(processors.logits_processor) if last else 0, processor)
     processors.tensors_required += 1
@@ -109,10 +109,10 @@ def insert(manager: Any, processor: ContinuousBatchingLogitsProcessor, last: boo
 
 
 def _answered(state: Any) -> int:
-    """Return how many tokens a query has before its next.
+    """Return the number of tokens that a query has before its next one.
 
-    Counted by what will be in the cache after the step, not by the tokens that are known: the last may still be being
-    computed. A query that had to make room for others comes again with its tokens in its prompt.
+    Counted by what the cache will hold after the step, not by the known tokens: the last one may still be being
+    computed. A preempted query returns with its tokens in its prompt.
     """
     return int(state.position_offset - (state._true_initial_tokens or len(state.initial_tokens)))
 
@@ -125,10 +125,10 @@ def _mixed(words: torch.Tensor) -> torch.Tensor:
 
 
 def _shifted(words: torch.Tensor, bits: int) -> torch.Tensor:
-    """Return int32 words shifted to the right, filled up with zeros."""
+    """Return int32 words shifted right, filled with zeros."""
     return (words >> bits) & (2 ** (32 - bits) - 1)
 
 
 def _signed(number: int) -> int:
-    """Return the low 32 bits of a number as an int32 has them."""
+    """Return the low 32 bits of a number as a signed int32."""
     return ((number & 0xFFFFFFFF) ^ 2**31) - 2**31

@@ -1,4 +1,4 @@
-"""transformers' manager of continuous batching, made as a profile's options and the plan for the memory ask for it."""
+"""transformers' manager of continuous batching, set up from a profile's options and the memory plan."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmark.profiles import Generation
 # On a CPU transformers would take 60 % of the memory for the cache and plan steps of 8192 tokens.
 CPU_CACHE_TOKENS = 32_768
 CPU_BATCH_TOKENS = 512
-# Options that are our own, or that it calls otherwise.
+# Options of our own, or with another name in transformers.
 NOT_TRANSFORMERS = {
     "attention",
     "fuse",
@@ -26,14 +26,14 @@ NOT_TRANSFORMERS = {
     "require_cuda_graph",
     "scheduler",
 }
-# What transformers says by a number of pages below one.
-TOO_LARGE = " Memory is short: lower max_batch_tokens or num_blocks, or end what else uses it."
+# The remedy for transformers' error about a number of pages below one.
+TOO_LARGE = " Not enough memory: lower max_batch_tokens or num_blocks, or end whatever else uses it."
 
 
 def make_manager(
     model: Any, config: Any, options: Options, chosen_attention: str, plan: Plan | None, seed: int
 ) -> tuple[Any, str]:
-    """Return the manager, and the name under which the model attends from now on.
+    """Return the manager, and the name of the model's attention.
 
     `config` is transformers' GenerationConfig. Without a plan transformers sizes the cache itself.
     """
@@ -51,20 +51,20 @@ def make_manager(
         asked["num_blocks"] = options.num_blocks or max(2, CPU_CACHE_TOKENS // options.page_size)
         asked["max_batch_tokens"] = options.max_batch_tokens or CPU_BATCH_TOKENS
     elif "flash" in chosen_attention:
-        # Graphs for steps in which all requests answer: `warmup` captures those. Steps of mixed lengths would
-        # capture a graph for each new size in the middle of the measuring window.
+        # Graphs for steps in which all requests answer: `warmup` captures those. For steps of mixed lengths a graph
+        # would be captured for each new size, during the measuring window.
         if options.use_cuda_graph is not False:
             asked["use_cuda_graph"] = (bool(options.use_cuda_graph) and not own, True)
         if options.use_async_batching is None:
             asked["use_async_batching"] = True
     if "flash" in chosen_attention and plan is not None:
-        # With a mask over all tokens of the cache, only transformers knows what that takes.
+        # With a mask over all tokens of the cache, only transformers knows how much memory that needs.
         asked["num_blocks"] = options.num_blocks or plan.cache_tokens // options.page_size
         asked["max_batch_tokens"], asked["max_requests_per_batch"] = plan.batch_tokens, plan.requests
-        asked["max_memory_percent"] = 1.0  # the plan leaves room, and knows of limits that transformers does not
+        asked["max_memory_percent"] = 1.0  # the plan leaves room, and knows limits that transformers does not
     known = {field.name for field in dataclasses.fields(ContinuousBatchingConfig)}
     older = "auto_switch_to_flash" not in known
-    if older:  # transformers 5.17: another name for the pages, and only a paged attention is left as it is
+    if older:  # transformers 5.17: another name for pages, and only a paged attention's name is left unchanged
         asked["block_size"] = asked.pop("page_size")
     used = f"paged|{chosen_attention.removeprefix('paged|')}" if older else chosen_attention
     attention.use(model, used)
@@ -75,9 +75,9 @@ def make_manager(
 def insert_processors(
     manager: Any, generation: Generation, ends: Sequence[int], lengths: bool = False
 ) -> frozenset[str]:
-    """Have tokens chosen as the profile asks; return what may be said with a query, to `add_request`.
+    """Set up how tokens are chosen, as in the profile; return the per-query arguments of `add_request`.
 
-    `lengths`: whether queries come that say how long their answer is. Before the manager's cache is made.
+    `lengths`: whether queries set the length of their answers. Call it before the manager's cache is made.
     """
     processors: list[Any] = []
     if generation.min_new_tokens or lengths:
@@ -85,19 +85,19 @@ def insert_processors(
     for processor in reversed(processors):
         logits_processors.insert(manager, processor)
     if generation.temperature > 0:
-        # After what the temperature and the like make of the scores.
+        # After the processors for temperature and the like.
         processors.append(logits_processors.Drawn())
         logits_processors.insert(manager, processors[-1], last=True)
-        manager.generation_config.do_sample = False  # to choose the highest is to draw it
+        manager.generation_config.do_sample = False  # the highest score with noise is already a random draw
     return frozenset(word for processor in processors for word in processor.supported_kwargs)
 
 
 def warm_up(manager: Any, positions: int | None) -> None:
     """Run a step of every kind, which captures CUDA graphs where these are on.
 
-    The longest is one request of as many tokens as a step may have, which can be more than the `positions` that the
-    model knows (None: no limit). Where they are learned, the rest of them are read past the end of a table; a GPU does
-    nothing for this process after that.
+    The longest is one request with as many tokens as a step may have, possibly more than the model's `positions` (None:
+    no limit). Position ids are clamped to these: reading past the end of a table of learned positions makes the GPU
+    unusable for this process.
     """
     if manager.batch_processor is None:
         manager.batch_processor = manager._create_batch_processor()
@@ -118,11 +118,14 @@ def warm_up(manager: Any, positions: int | None) -> None:
 
 @contextmanager
 def errors_for_people() -> Iterator[None]:
-    """Turn what stops the manager, or a step before any query, into a SetupError that says what to do."""
+    """Turn errors that stop the manager, or a step before any query, into a SetupError with a remedy."""
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError) as error:
-        remedy = " Memory is short: lower max_batch_tokens, num_blocks or max_memory_percent, or end what else uses it."
+        remedy = (
+            " Not enough memory: lower max_batch_tokens, num_blocks or max_memory_percent, or end whatever else uses "
+            "it."
+        )
         raise SetupError(f"Continuous batching cannot start: {_line(error)}.{remedy}") from error
     except (ValueError, ImportError, RuntimeError) as error:
         remedy = TOO_LARGE if "num_sectors" in str(error) else ""

@@ -1,4 +1,4 @@
-"""What a GPU's memory has to hold, worked out before anything is loaded: it must not run out in the middle of a run."""
+"""Plan the use of a GPU's memory before anything is loaded: it must not run out in the middle of a run."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from benchmark.errors import SetupError
 from benchmark.node.model.architecture import Sizes
 
 GIB = 2**30
-# Of what the weights leave: the rest is for libraries' workspaces, CUDA graphs and fragments.
+# The share of what the weights leave; the rest is for libraries' workspaces, CUDA graphs and fragmentation.
 SHARE = 0.9
 LEAST_RESERVE = GIB
-# Tokens of one step that may be chosen. Where there are limits on times, a profile asks for fewer than the most.
+# Choices for the tokens of one step. Profiles with latency limits ask for fewer than the most.
 STEP_TOKENS = (8192, 4096, 2048, 1024, 512)
-# Of the usable memory, what steps may take before fewer tokens are chosen.
+# The share of the usable memory that steps may take before fewer tokens are chosen.
 STEP_SHARE = 0.1
 MOST_REQUESTS = 512
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes on the GPU, and what they are good for."""
+    """Bytes on the GPU, by use."""
 
     free: int
     weights: int
     steps: int
-    """For the largest step: what it computes with, and its logits."""
+    """For the largest step: its intermediate results and logits."""
     bytes_per_token: int
-    """Of the KV cache, with what reading it back takes."""
+    """For the KV cache, including what reading it back takes."""
     cache_tokens: int
     batch_tokens: int
     requests: int
 
     def sentence(self) -> str:
-        """Say it."""
+        """Return the plan in words."""
         return (
             f"GPU memory: {self.free / 1e9:.1f} GB available, {self.weights / 1e9:.1f} GB weights, "
             f"{self.steps / 1e9:.1f} GB steps of up to {self.batch_tokens} tokens, "
@@ -54,9 +54,9 @@ def make_plan(
     share: float | None = None,
     graph_tokens: int = 0,
 ) -> Plan:
-    """Divide `free` bytes. None: chosen here. Steps of up to `graph_tokens` have memory of their own, in CUDA graphs.
+    """Divide `free` bytes; options that are None are chosen. Steps of up to `graph_tokens` have their own graph memory.
 
-    Raises SetupError where a cache of `needed_tokens` does not fit beside the weights, and says what would.
+    Raises SetupError, saying what is missing, if a cache of `needed_tokens` does not fit beside the weights.
     """
     left = free - weights
     usable = left - max(LEAST_RESERVE, round(left * (1 - SHARE))) if share is None else round(left * share)
@@ -65,7 +65,7 @@ def make_plan(
         fits = (tokens for tokens in STEP_TOKENS if _step_bytes(sizes, bytes_per_value, tokens, 1) <= most)
         batch_tokens = next(fits, STEP_TOKENS[-1])
     per_token = cache_bytes(sizes, bytes_per_value) + _read_back_bytes(sizes, bytes_per_value)
-    # A query takes a page at least; and the largest number is a power of two, as sizes of CUDA graphs are.
+    # A query takes at least one page, and the largest number is a power of two, as are the sizes of CUDA graphs.
     pages = (usable - _step_bytes(sizes, bytes_per_value, batch_tokens, 1)) // (per_token * page_size)
     if requests is None:
         requests = min(MOST_REQUESTS, 2 ** max(0, pages.bit_length() - 1)) if pages > 0 else 1
@@ -78,20 +78,20 @@ def make_plan(
     if plan.cache_tokens < needed_tokens:
         short = needed_tokens * per_token + steps - usable
         raise SetupError(
-            f"The model does not fit: {plan.sentence()}; {needed_tokens} tokens are needed at least. That takes "
-            f"{short / 1e9:.1f} GB more: end what else uses the GPU (nvidia-smi), or take a smaller model, a "
-            "shorter num_blocks, max_batch_tokens or max_new_tokens."
+            f"The model does not fit: {plan.sentence()}; at least {needed_tokens} tokens are needed, which takes "
+            f"{short / 1e9:.1f} GB more: end whatever else uses the GPU (nvidia-smi), use a smaller model, or lower "
+            "num_blocks, max_batch_tokens or max_new_tokens."
         )
     return plan
 
 
 def cache_bytes(sizes: Sizes, bytes_per_value: int) -> int:
-    """Return what keys and values of one token take in all layers."""
+    """Return the bytes of one token's keys and values in all layers."""
     return 2 * sizes.layers * sizes.kv_values * bytes_per_value
 
 
 def free_bytes(device: int = 0) -> int:
-    """Return what this process may still take of a GPU, also where a limit was set for it."""
+    """Return how much memory this process can still take on a GPU, within any limit that is set for it."""
     import torch
 
     free, total = torch.cuda.mem_get_info(device)
@@ -101,14 +101,14 @@ def free_bytes(device: int = 0) -> int:
 
 
 def _step_bytes(sizes: Sizes, bytes_per_value: int, tokens: int, requests: int) -> int:
-    """At once there are, of each token: its states some ten times over, and what the MLP computes three times.
+    """Return the bytes of a step. Per token: its states about ten times, and the MLP's intermediate values three times.
 
-    And of each request its logits: as they come, as float32, and once more while a token is chosen.
+    Per request: its logits as computed, as float32, and once more while a token is chosen.
     """
     per_token = (10 * sizes.hidden + 3 * sizes.widest) * bytes_per_value
     return tokens * per_token + requests * sizes.vocabulary * (bytes_per_value + 8)
 
 
 def _read_back_bytes(sizes: Sizes, bytes_per_value: int) -> int:
-    """Return what transformers keeps per token of the cache: one layer's copy, and where it lies, twice."""
+    """Return what transformers stores per token of the cache: one layer's copy, and its index twice."""
     return 2 * sizes.kv_values * bytes_per_value + 16

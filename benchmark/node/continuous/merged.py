@@ -1,7 +1,7 @@
-"""Multiply once where several projections read the same states: one larger product keeps more of a GPU busy.
+"""Merge projections that read the same states: one larger product keeps more of a GPU busy.
 
-Query, key and value of an attention become one matrix, and so do the gate and the other way up of an MLP. Nothing is
-held twice: the projections' own weights become views of the matrix.
+An attention's query, key and value projections become one matrix, and so do an MLP's gate and up projections. Memory
+use stays the same: the projections' own weights become views of the matrix.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Multiply = Callable[[Any, Any, Any], Any]
 
 
 class Matrix:
-    """The projections' weights (all rows, size) and bias, in one."""
+    """The weights (all rows, size) and bias of several projections, merged."""
 
     def __init__(self, projections: list[Any]) -> None:
         self.rows = [projection.out_features for projection in projections]
@@ -37,7 +37,7 @@ class Matrix:
 
 
 class Shared:
-    """The answers of an attention's projections to the same states; they are asked for one after the other."""
+    """The results of an attention's projections of the same states, which are read one after the other."""
 
     def __init__(self, projections: list[Any], multiply: Multiply) -> None:
         self._matrix, self._multiply = Matrix(projections), multiply
@@ -45,12 +45,12 @@ class Shared:
         self._left: list[Any] = []
 
     def part(self, number: int, states: Any) -> Any:
-        """Return the answer of that projection."""
+        """Return the result of that projection."""
         if states is not self._states:
             whole = self._multiply(states, self._matrix.weight, self._matrix.bias)
             self._states, self._left = states, list(whole.split(self._matrix.rows, dim=-1))
         answer = self._left[number]
-        if number == len(self._left) - 1:  # the last: nothing is kept until the next step
+        if number == len(self._left) - 1:  # the last one: keep nothing until the next step
             self._states, self._left = None, []
         return answer
 
@@ -83,7 +83,7 @@ def _mlp(module: Any, states: Any) -> Any:
 
 
 def _linear(module: Any, names: tuple[str, ...]) -> list[Any]:
-    """Return the module's projections of these names; none where one is not there, or they are not alike."""
+    """Return the module's projections with these names; none if one is missing or they differ in kind."""
     found = [getattr(module, name, None) for name in names]
     if any(type(one) is not torch.nn.Linear for one in found):
         return []

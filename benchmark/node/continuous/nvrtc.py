@@ -1,4 +1,4 @@
-"""CUDA C++ compiled on the node by NVRTC, which comes with torch: a compiler and CUDA's headers need not be there."""
+"""Compile CUDA C++ on the node with NVRTC, which comes with torch: no compiler or CUDA headers are needed."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from benchmark.node.continuous.cuda_module import CudaModule, result
 
 
 def compiled(source: str, defines: Mapping[str, int], architecture: str) -> bytes:
-    """Return the machine code for a GPU of that architecture, as "sm_90".
+    """Return the machine code for a GPU of that architecture, such as "sm_90".
 
-    Raises ImportError where NVRTC's bindings are not there, RuntimeError for what does not compile.
+    Raises ImportError if NVRTC's bindings are missing, RuntimeError if the source does not compile.
     """
     from cuda.bindings import nvrtc  # a CUDA build of torch requires them
 

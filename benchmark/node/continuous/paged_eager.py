@@ -1,4 +1,4 @@
-"""transformers' eager attention over the paged cache, with the soft cap on scores that it leaves out (Gemma 2)."""
+"""transformers' eager attention over the paged cache, plus the soft cap on scores that it lacks (Gemma 2)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ NAME = "paged|eager"
 
 
 def register() -> None:
-    """Put it in the place of transformers' own, under the name that its continuous batching asks for."""
+    """Register it in place of transformers' own, under the name that its continuous batching uses."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, forward)
@@ -17,7 +17,7 @@ def register() -> None:
 def forward(
     module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float, **kwargs: Any
 ) -> tuple[Any, Any]:
-    """Attend as transformers' AttentionInterface calls it: (1, heads, tokens, size) each; returns (1, tokens, ...)."""
+    """Attend, called as transformers' AttentionInterface: (1, heads, tokens, size) each; returns (1, tokens, ...)."""
     import torch
     from transformers.integrations import eager_paged
 
@@ -28,7 +28,7 @@ def forward(
         )
         return answer
     if hasattr(module, "sinks"):
-        raise ValueError("Attention with a soft cap and sinks is not known here.")
+        raise ValueError("Attention with both a soft cap and sinks is not supported.")
     cache = kwargs.pop("cache")
     key, value = cache.update(key_states=key, value_states=value, layer_idx=module.layer_idx, kwargs=kwargs)
     groups = query.shape[1] // key.shape[1]

@@ -1,8 +1,8 @@
-"""Attention of answering requests on the pages of a cache, in Triton: one new token each, read where the keys lie.
+"""Attention of answering requests on the pages of a cache, in Triton: one new token each, keys read in place.
 
-Of its own because torch's kernel, made for prompts, computes 128 rows for the 4 query heads that share a head of keys:
-on an H200 that took twice the time that reading keys and values takes. Here it is 16 rows, the least that the matrix
-units do, and the reading is the limit. Keys are read once for all heads of a group.
+torch's kernel, made for prompts, computes 128 rows for the 4 query heads that share a key head: on an H200 that took
+twice as long as reading keys and values. Here it is 16 rows, the minimum of the matrix units, and reading is the limit.
+Keys are read once for all heads of a group.
 """
 
 # mypy: disable-error-code="no-untyped-def,untyped-decorator"
@@ -19,24 +19,24 @@ import triton.language as tl
 from benchmark.node.continuous.layout import Requests
 from benchmark.node.continuous.triton_start import start
 
-# Tokens that one round of the loop reads; divides a page.
+# Tokens that the loop reads per iteration; a divisor of the page size.
 BLOCK = 64
-# The least; a larger group of heads takes more.
+# The minimum; a larger group of heads uses more.
 ROWS = 16
 MOST_SPLITS = 16
-# Of a multiprocessor: in how many items requests are cut at most, and how many programs take turns with them.
+# Per multiprocessor: the most items that requests are split into, and the number of programs that process them.
 ITEMS_PER_PROCESSOR = 40
 PROGRAMS_PER_PROCESSOR = 16
 LOG2_E = 1.4426950408889634
 
 
 @triton.jit
-def within(mask, columns, SIZE: tl.constexpr, WIDTH: tl.constexpr):  # noqa: N803 # as Triton's users
-    """Return a mask without the columns that only fill up a head to a power of two."""
+def within(mask, columns, SIZE: tl.constexpr, WIDTH: tl.constexpr):  # noqa: N803 # Triton's convention
+    """Return a mask without the columns that only pad a head to a power of two."""
     return mask if SIZE == WIDTH else mask & (columns < SIZE)[None, :]
 
 
-# Numbers that differ from step to step are not compiled in: that would compile again while measuring.
+# Numbers that differ between steps are not compiled in: that would trigger compilation while measuring.
 @triton.jit(do_not_specialize=["most_items"])
 def _answer(
     q, k, v, pages, first_pages, lengths, counts, out, parts, sums, scale, most_items,
@@ -44,9 +44,9 @@ def _answer(
     HEADS: tl.constexpr, GROUP: tl.constexpr, SIZE: tl.constexpr, PAGE: tl.constexpr, STEP: tl.constexpr,  # noqa: N803
     ROWS: tl.constexpr, WIDTH: tl.constexpr, SPLITS: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
-    """Each item is one request, one head of keys, one part of the tokens; programs take turns.
+    """Process items in turn; each item is one request, one key head, and one part of the tokens.
 
-    Writes the answer, or where a request is read in parts, each part's and the log of its sum.
+    Writes the answer or, for a request that is read in parts, each part's and the log of its sum.
     """
     blocks = tl.load(counts) * (HEADS // GROUP)
     splits = tl.minimum(SPLITS, tl.maximum(1, most_items // tl.maximum(1, blocks)))
@@ -96,7 +96,7 @@ def _join(
     HEADS: tl.constexpr, GROUP: tl.constexpr, SIZE: tl.constexpr, WIDTH: tl.constexpr,  # noqa: N803
     SPLITS: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
-    """Join the parts of each head of each request, where there are several."""
+    """Combine the parts of each head of each request, if there are several."""
     requests = tl.load(counts)
     splits = tl.minimum(SPLITS, tl.maximum(1, most_items // tl.maximum(1, requests * (HEADS // GROUP))))
     numbers, columns = tl.arange(0, SPLITS), tl.arange(0, WIDTH)
@@ -115,15 +115,15 @@ def _join(
 
 
 def answer(query: Any, pages_k: Any, pages_v: Any, requests: Requests, scale: float | None, out: Any) -> None:
-    """Attend: query and out (tokens, heads, size), pages (pages, tokens, heads of keys, size); `out` lies together.
+    """Attend: query and out (tokens, heads, size), pages (pages, tokens, key heads, size); `out` is contiguous.
 
-    A page has a multiple of 64 tokens. Writes the first rows of `out`, one for each request that answers: zeros for one
-    without tokens.
+    The page size must be a multiple of 64 tokens. Writes the first rows of `out`, one per answering request: zeros for
+    a request without tokens.
     """
     heads, size = query.shape[1:]
     page, kv_heads = pages_k.shape[1:3]
-    # Read in parts, few requests keep the whole GPU busy too, and some long ones no others waiting. On an H200, of
-    # requests of 850 tokens or so 16 took 25 us in 8 parts and 41 in 2; 80 took 79 in 8 and 92 in one.
+    # Reading in parts keeps the whole GPU busy with few requests, and keeps long ones from delaying others. On an H200,
+    # with requests of about 850 tokens, 16 took 25 us in 8 parts and 41 us in 2; 80 took 79 us in 8 and 92 us in one.
     all_parts = len(requests.lengths) * kv_heads * MOST_SPLITS
     most_items = ITEMS_PER_PROCESSOR * processors(query.device)
     held = min(all_parts, most_items) * (heads // kv_heads)
@@ -144,5 +144,5 @@ def answer(query: Any, pages_k: Any, pages_v: Any, requests: Requests, scale: fl
 
 @functools.cache
 def processors(device: Any) -> int:
-    """Return how many multiprocessors a GPU has."""
+    """Return the number of multiprocessors of a GPU."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 8

@@ -1,7 +1,7 @@
-"""Attention of prompts on the pages of a cache, in Triton: several new tokens of a request, which see all before them.
+"""Attention of prompts on the pages of a cache, in Triton: several new tokens of a request, each sees all before it.
 
-Of its own because torch's kernel takes 1.4 to 2 times as long as this one on an H200, wants the keys of a prompt's
-earlier parts copied together, and has to be given all numbers when it is started: a CUDA graph could not hold it.
+torch's kernel takes 1.4 to 2 times as long as this one on an H200, needs the keys of a prompt's earlier parts copied
+together, and gets its sizes at launch, so a CUDA graph could not hold it.
 """
 
 # mypy: disable-error-code="no-untyped-def,untyped-decorator"
@@ -19,14 +19,14 @@ from benchmark.node.continuous.layout import TILE_ROWS, Requests
 from benchmark.node.continuous.paged_kernel import LOG2_E, processors, within
 from benchmark.node.continuous.triton_start import start
 
-# Tokens that one round of the loop reads; divides a page. Of nine such choices this one was the fastest on an H200 or
-# within 4 % of it, from 300 to 4,096 new tokens.
+# Tokens that the loop reads per iteration; a divisor of the page size. Of nine such choices this one was the fastest on
+# an H200, or within 4 % of it, from 300 to 4,096 new tokens.
 BLOCK = 64
 WARPS, STAGES = 4, 2
-# Bytes of a multiprocessor's own memory for which heads of more than 128 values can be read in two stages. GPUs for
-# graphics (sm_86, sm_89, sm_120) have 99 KiB; there keys and values of the next block are not fetched ahead.
+# Shared memory per multiprocessor, in bytes, needed to read heads of more than 128 values in two stages. Graphics GPUs
+# (sm_86, sm_89, sm_120) have 99 KiB: there the next block's keys and values are not prefetched.
 WIDE, WIDE_BYTES = 256, 160 * 1024
-# Programs that take turns on a multiprocessor.
+# Programs per multiprocessor.
 PROGRAMS_PER_PROCESSOR = 4
 
 
@@ -35,9 +35,9 @@ def _read(
     q, k, v, pages, first_pages, tiles, counts, out, scale,
     q_token, q_head, kv_row, kv_head,
     HEADS: tl.constexpr, GROUP: tl.constexpr, SIZE: tl.constexpr, PAGE: tl.constexpr, STEP: tl.constexpr,  # noqa: N803
-    ROWS: tl.constexpr, WIDTH: tl.constexpr,  # noqa: N803 # as Triton's users
+    ROWS: tl.constexpr, WIDTH: tl.constexpr,  # noqa: N803 # Triton's convention
 ):  # fmt: skip
-    """Each item is one tile of a prompt and one head; programs take turns, the longest items first."""
+    """Process items in turn, the longest first; each item is one tile of a prompt and one head."""
     rows, columns, steps = tl.arange(0, ROWS), tl.arange(0, WIDTH), tl.arange(0, STEP)
     items = tl.load(counts + 1) * HEADS
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
@@ -51,7 +51,7 @@ def _read(
         most = tl.full((ROWS,), -float("inf"), tl.float32)
         total = tl.zeros((ROWS,), tl.float32)
         answer = tl.zeros((ROWS, WIDTH), tl.float32)
-        # Of these blocks every row sees all tokens.
+        # In these blocks every row sees all tokens.
         whole = (before + 1) // STEP * STEP
         inside = None if SIZE == WIDTH else (columns < SIZE)[None, :]
         outside = None if SIZE == WIDTH else 0.0
@@ -75,7 +75,7 @@ def _read(
             seen = there[None, :] & (begin + steps[None, :] <= before + rows[:, None])
             scores = tl.where(seen, tl.dot(query, tl.trans(keys)) * scale, -float("inf"))
             new = tl.maximum(most, tl.max(scores, 1))
-            # A row may see nothing of a block; and none beyond the tile's tokens sees more than its last.
+            # A row may see nothing of a block; rows beyond the tile's tokens see no more than its last one.
             weights = tl.exp2(scores - new[:, None])
             shrink = tl.exp2(most - new)
             values = tl.load(v + place[:, None] + columns[None, :], kept, 0.0)
@@ -87,9 +87,9 @@ def _read(
 
 
 def read(query: Any, pages_k: Any, pages_v: Any, requests: Requests, scale: float | None, out: Any) -> None:
-    """Attend: query and out (tokens, heads, size), pages (pages, tokens, heads of keys, size); `out` lies together.
+    """Attend: query and out (tokens, heads, size), pages (pages, tokens, key heads, size); `out` is contiguous.
 
-    A page has a multiple of 64 tokens. Writes the rows of the tiles there are.
+    The page size must be a multiple of 64 tokens. Writes the rows of the tiles.
     """
     heads, size = query.shape[1:]
     page, kv_heads = pages_k.shape[1:3]

@@ -1,8 +1,8 @@
-"""The way out of transformers' generation loop: only first tokens and ends leave it, stamped where they appear.
+"""The output of transformers' generation loop: only first tokens and ends leave it, with their times.
 
-The generation thread calls `deliver` and `deliver_batch`. All they do is read the clock once, look a request up and put
-it on a queue; after its first token a request stops being streamed, so that its other tokens cost the loop nothing. A
-thread of our own tells the listeners, and notices when the generation thread is gone.
+The generation thread calls `deliver` and `deliver_batch`, which only read the clock once, look up a request and put it
+on a queue. After its first token a request is not streamed any more, so that its other tokens cost the loop nothing. A
+thread of our own calls the listeners, and notices when the generation thread has ended.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmark.errors import SetupError
 from benchmark.node.interfaces import Answer, Listener, Query, now_ns
 from benchmark.words import brief
 
-# How often the listening thread looks whether the generation thread is alive, while nothing happens.
+# How often the listening thread checks that the generation thread is alive, while nothing happens.
 WATCH_S = 0.2
 
 
@@ -45,7 +45,7 @@ class _Event:
 
 
 class Router:
-    """Stands in the place of the manager's `output_router`; `deliver` and the like are what the manager calls."""
+    """Replaces the manager's `output_router`; the manager calls `deliver` and the like."""
 
     def __init__(self, manager: Any) -> None:
         self.broken: str | None = None
@@ -57,26 +57,26 @@ class Router:
         self._listening = threading.Thread(target=self._listen, name="continuous-listener", daemon=True)
 
     def start(self) -> None:
-        """Begin to tell the listeners; the generation thread runs by now."""
+        """Start calling the listeners; the generation thread is running by now."""
         self._listening.start()
 
     def add(self, request_id: str, flight: Flight) -> None:
-        """Know the request, before the manager does."""
+        """Register the request, before the manager gets it."""
         self._flights[request_id] = flight
 
     def withdraw(self, request_id: str) -> bool:
-        """Forget a request that the manager did not take; False: its listener has heard of its failure already."""
+        """Forget a request that the manager did not accept; False: its listener has already heard of its failure."""
         return self._flights.pop(request_id, None) is not None
 
     def withdraw_query(self, query: Query) -> str | None:
-        """Forget a query whose answer nobody waits for, and return its request; None: it has ended."""
+        """Forget a query that was abandoned, and return its request; None: it has ended."""
         for request_id, flight in list(self._flights.items()):
             if flight.query is query:
                 return request_id if self.withdraw(request_id) else None
         return None
 
     def close(self, timeout_s: float) -> None:
-        """Stop telling; what is still in flight has failed."""
+        """Stop calling listeners; queries still in flight have failed."""
         self._closing.set()
         self._events.put(None)  # wakes the listening thread
         if self._listening.ident is not None and self._listening is not threading.current_thread():
@@ -85,17 +85,17 @@ class Router:
     # Called by the generation thread.
 
     def deliver(self, output: Any) -> None:
-        """Take one output."""
+        """Handle one output."""
         self._take(output, now_ns())
 
     def deliver_batch(self, outputs: list[Any]) -> None:
-        """Take the outputs of one step of the model: they came at the same time."""
+        """Handle the outputs of one step of the model: they came at the same time."""
         at_ns = now_ns()
         for output in outputs:
             self._take(output, at_ns)
 
     def fail_and_deliver(self, state: Any, error: Exception) -> None:
-        """Take the failure of a request."""
+        """Handle the failure of a request."""
         if flight := self._flights.pop(state.request_id, None):
             self._events.put(_Event(flight, now_ns(), error=_sentence(error)))
 
@@ -106,7 +106,7 @@ class Router:
         if flight.streaming and output.generated_tokens:
             flight.streaming = False
             self._events.put(_Event(flight, at_ns, first=int(output.generated_tokens[0])))
-            # One that has finished with its first token is not active any more.
+            # A request that ended with its first token is not active any more.
             state = self._manager.batch_processor.scheduler.active_requests.get(output.request_id)
             if state is not None:
                 state.streaming = False
@@ -137,7 +137,7 @@ class Router:
                 self._tell(event)
 
     def _give_up(self) -> None:
-        """Fail what is in flight: nobody else will."""
+        """Fail all queries in flight: nothing else will."""
         fatal = self._manager.background_thread_status.fatal_error
         ended = "it was closed" if self._closing.is_set() else "its thread ended without an error"
         self.broken = f"The engine stopped: {_sentence(fatal) if fatal is not None else ended + '.'}"
@@ -156,9 +156,9 @@ class Router:
                 flight.listener.completed(flight.query, event.at_ns, answer)
             else:
                 flight.listener.failed(flight.query, event.error or "")
-        except Exception as error:  # the other queries' listeners still have to hear
+        except Exception as error:  # the other queries' listeners must still be called
             traceback.print_exc()
-            self.broken = f"What listens to the engine broke: {type(error).__name__}: {error}"
+            self.broken = f"The engine's listener failed: {type(error).__name__}: {error}"
 
 
 class Waiting:
@@ -170,17 +170,17 @@ class Waiting:
         self._error: str | None = None
         self._ended = threading.Event()
         self.first = threading.Event()
-        """Whether anything has come."""
+        """Set when anything has arrived."""
 
     def answers(self) -> list[tuple[int, ...]]:
-        """Wait for all; raises SetupError where one failed."""
+        """Wait for all answers; raises SetupError if one failed."""
         self._ended.wait()
         if self._error is not None:
-            raise SetupError(f"The engine failed at its first queries: {self._error}")
+            raise SetupError(f"The engine failed on its first queries: {self._error}")
         return [self._answers[number] for number in sorted(self._answers)]
 
     def first_token(self, query: Query, at_ns: int, token_id: int | None = None) -> None:
-        """Note that there was one."""
+        """Note that there was a first token."""
         self.first.set()
 
     def completed(self, query: Query, at_ns: int, answer: Answer) -> None:

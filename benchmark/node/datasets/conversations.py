@@ -1,8 +1,8 @@
-"""Conversations of several turns, of random tokens: each question, with all that was said before, is one prompt.
+"""Conversations of several turns, of random tokens: each prompt is a question and everything said before it.
 
-What was answered before becomes part of the next prompt as it was answered, so prompts grow, and a server that keeps
-what it computed has the more of them the longer a conversation is. The scenario `conversations` puts them together.
-The same seed and the same model give the same questions everywhere.
+Earlier answers become part of the next prompt exactly as they were given. So prompts grow, and a server with a prefix
+cache can reuse more of it the longer a conversation is. The scenario `conversations` assembles the prompts. The same
+seed and the same model give the same questions everywhere.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from benchmark.settings import Settings
 
 
 def load(settings: Settings, options: dict[str, Any]) -> Dataset:
-    """Return a prompt for each turn, those of a conversation one after the other.
+    """Return a prompt for each turn; those of a conversation follow one another.
 
-    Raises InputError for wrong options, SetupError where the model is not there.
+    Raises InputError for wrong options, SetupError if the model is missing.
     """
     chosen = check(ConversationsOptions, options, "The dataset conversations")
     vocabulary = ordinary_tokens(find_snapshot(settings))

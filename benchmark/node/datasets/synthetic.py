@@ -1,9 +1,9 @@
-"""Prompts made of random tokens of the model's own vocabulary, of given lengths: no file is needed but the model's.
+"""Prompts made of random tokens of the model's own vocabulary, of given lengths; only the model's files are needed.
 
-For load tests of lengths that no real dataset has. Tokens are ordinary ones: those that the tokenizer added for a
-purpose of their own (begin and end of text, roles, ...) are left out, for such prompts are nobody's. The same seed and
-the same model give the same prompts everywhere. How long the answers are is the profile's `generation`, or drawn too.
-The prompts have no text: an engine that cannot be given token ids cannot answer them.
+For load tests with lengths that no real dataset has. Special tokens (begin and end of text, roles, ...) are left out,
+as no real prompt looks like that. The same seed and the same model give the same prompts everywhere. The length of the
+answers is set by the profile's `generation`, or drawn too. The prompts have no text: an engine that accepts no token
+ids cannot answer them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmark.settings import Settings
 
 
 def load(settings: Settings, options: dict[str, Any]) -> Dataset:
-    """Return the prompts. Raises InputError for wrong options, SetupError where the model is not there."""
+    """Return the prompts. Raises InputError for wrong options, SetupError if the model is missing."""
     chosen = check(SyntheticOptions, options, "The dataset synthetic")
     vocabulary = ordinary_tokens(find_snapshot(settings))
     draw, answers = chance(chosen.seed), chance(chosen.seed ^ 0xA115)
@@ -36,6 +36,6 @@ def load(settings: Settings, options: dict[str, Any]) -> Dataset:
         Prompt(id=f"synthetic-{n:05}", text="", token_ids=ids, output_tokens=length)
         for n, (ids, length) in enumerate(zip(made, lengths, strict=True))
     )
-    # As it was before answers had lengths of their own, where they have none.
+    # Without lengths of answers the hash stays what it was before they existed.
     content: object = [made, lengths] if chosen.output_tokens else made
     return Dataset(name="synthetic", prompts=prompts, sha256=canonical_sha256(content))

@@ -1,10 +1,10 @@
-"""Queries as a service once had them: when they came and how long prompts and answers were, from a trace's file.
+"""Queries that a service once had: their times and the lengths of prompts and answers, from a trace file.
 
-Two kinds of files are known, by their columns. Mooncake's are JSON lines: `timestamp` in milliseconds, `input_length`,
-`output_length` and, where they are known, `hash_ids`: the blocks of `block_tokens` tokens that the prompt is made of.
-Equal ids are equal tokens after equal tokens, so what a service could have kept in a cache can be kept here. Azure's
-are CSV: `TIMESTAMP`, a date and time, `ContextTokens` and `GeneratedTokens`. Neither holds a text: prompts are random
-tokens of the model's vocabulary, the same on every node. No more of a file is read than the queries that are wanted.
+Two kinds of files are supported, told apart by their columns. Mooncake's are JSON lines: `timestamp` in milliseconds,
+`input_length`, `output_length` and, if known, `hash_ids`: the blocks of `block_tokens` tokens that the prompt consists
+of. Equal ids mean equal tokens after equal tokens, so whatever the service could have cached can be cached here.
+Azure's are CSV: `TIMESTAMP`, a date and time, `ContextTokens` and `GeneratedTokens`. Neither holds text: prompts are
+random tokens of the model's vocabulary, the same on every node. A file is only read as far as needed.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from benchmark.node.options import check
 from benchmark.settings import Settings
 from benchmark.trace_columns import AZURE, COLUMNS, MOONCAKE, is_mooncake
 
-# Of all prompts together: so many fit a node's memory.
+# For all prompts together: this fits a node's memory.
 MOST_TOKENS_OF_ALL, MOST_QUERIES = 2**28, 10**6
-# Characters of a line: a prompt of MOST_TOKENS has so many blocks.
+# Characters in a line: enough for the blocks of a prompt of MOST_TOKENS.
 MOST_OF_A_LINE = 2**20
 
 
@@ -47,9 +47,9 @@ class Arrival:
 
 
 def load(settings: Settings, options: dict[str, Any]) -> Dataset:
-    """Return the trace's queries in the order in which they came.
+    """Return the trace's queries in order of arrival.
 
-    Raises InputError for wrong options and for a line that is none, SetupError where file or model is not there.
+    Raises InputError for wrong options and malformed lines, SetupError if the file or the model is missing.
     """
     chosen = check(TraceOptions, options, "The dataset trace")
     if not settings.benchmark_dataset_path:
@@ -65,9 +65,9 @@ def load(settings: Settings, options: dict[str, Any]) -> Dataset:
     except OSError as error:
         raise SetupError(f"benchmark_dataset_path: {path} cannot be read: {error.strerror}.") from None
     if not arrivals:
-        raise InputError(f"{path}: the trace has no query.")
+        raise InputError(f"{path}: the trace has no queries.")
     vocabulary = ordinary_tokens(find_snapshot(settings))
-    # The tokens follow from these; of a long trace they are hundreds of millions.
+    # The tokens follow from these; a long trace has hundreds of millions of tokens.
     made_from = [[astuple(one) for one in arrivals], chosen.model_dump(mode="json"), vocabulary]
     return Dataset(
         name="trace", prompts=tuple(_prompts(arrivals, chosen, vocabulary)), sha256=canonical_sha256(made_from)
@@ -75,7 +75,7 @@ def load(settings: Settings, options: dict[str, Any]) -> Dataset:
 
 
 def read_trace(lines: Iterable[str], where: str) -> Iterator[Arrival]:
-    """Yield the queries of a trace's lines, in their order. Raises InputError, which names the line."""
+    """Yield the queries of a trace's lines in order. Raises InputError, naming the line."""
     rest = enumerate(lines, start=1)
     first = next(((number, line) for number, line in rest if line.strip()), None)
     if first is None:
@@ -84,7 +84,9 @@ def read_trace(lines: Iterable[str], where: str) -> Iterator[Arrival]:
     before_s = -math.inf
     for place, one in (_mooncake if is_mooncake(first[1]) else _azure)(numbered, where):
         if one.at_s < before_s:
-            raise InputError(f"{place}: it came before the query above it: sort the file by time, one trace a file.")
+            raise InputError(
+                f"{place}: it is earlier than the query above it: sort the file by time, with one trace per file."
+            )
         before_s = one.at_s
         yield one
 
@@ -101,14 +103,14 @@ def _lines(file: TextIO, where: str) -> Iterator[str]:
 
 
 def _wanted(arrivals: Iterator[Arrival], chosen: TraceOptions, where: str) -> Iterator[Arrival]:
-    """Yield the queries that are wanted. Raises InputError for more than a node's memory holds."""
+    """Yield the requested queries. Raises InputError if they exceed a node's memory."""
     together = 0
     for count, one in enumerate(islice(arrivals, chosen.queries), start=1):
         together += min(one.input_tokens, chosen.max_input_tokens)
         if together > MOST_TOKENS_OF_ALL or count > MOST_QUERIES:
             raise InputError(
                 f"{where}: it has more than {MOST_QUERIES:,} queries, or prompts of more than {MOST_TOKENS_OF_ALL:,} "
-                "tokens together: take fewer (queries), or shorter ones (max_input_tokens)."
+                "tokens together: use fewer (queries), or shorter ones (max_input_tokens)."
             )
         yield one
 
@@ -128,7 +130,7 @@ def _mooncake(lines: Iterator[tuple[int, str]], where: str) -> Iterator[tuple[st
         except KeyError as missing:
             raise InputError(f"{place}: it has no {missing.args[0]}; a trace is {COLUMNS}.") from None
         if not whole:
-            raise InputError(f"{place}: {', '.join(MOONCAKE)} and hash_ids are numbers.")
+            raise InputError(f"{place}: {', '.join(MOONCAKE)} and hash_ids must be numbers.")
         at_s = at_ms / 1000 if abs(at_ms) < 2**63 else math.inf
         yield place, _arrival(at_s, sizes, tuple(blocks), place)
 
@@ -147,12 +149,12 @@ def _azure(lines: Iterator[tuple[int, str]], where: str) -> Iterator[tuple[str, 
             began = began or at
             at_s = (at - began).total_seconds()
         except (ValueError, TypeError, AttributeError):
-            raise InputError(f"{place}: not a date with its time and two whole numbers.") from None
+            raise InputError(f"{place}: not a date and time and two whole numbers.") from None
         yield place, _arrival(at_s, sizes, (), place)
 
 
 def _moment(text: str) -> datetime:
-    """Return a time of Azure's: it has seven digits of a second, and Python six; a time without a zone is UTC."""
+    """Parse a time of Azure's, whose seconds have seven decimals (Python's have six); without a zone it is UTC."""
     head, dot, rest = text.strip().partition(".")
     digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
     at = datetime.fromisoformat(f"{head}{dot}{digits[:6].ljust(6, '0') if dot else ''}{rest[len(digits) :]}")
@@ -162,10 +164,10 @@ def _moment(text: str) -> datetime:
 def _arrival(at_s: float, sizes: list[int], blocks: tuple[int, ...], place: str) -> Arrival:
     prompt, answer = sizes
     if not math.isfinite(at_s):
-        raise InputError(f"{place}: its time is no number.")
+        raise InputError(f"{place}: its time is not a number.")
     if not (1 <= prompt <= MOST_TOKENS and 0 <= answer <= MOST_TOKENS):
-        raise InputError(f"{place}: a prompt has from 1 to {MOST_TOKENS} tokens, and an answer no more.")
-    # A query that gave nothing is still asked, for its first token.
+        raise InputError(f"{place}: a prompt must have from 1 to {MOST_TOKENS} tokens, and an answer no more.")
+    # A query without output is still issued, for its first token.
     return Arrival(at_s, prompt, max(1, answer), blocks)
 
 
@@ -179,7 +181,7 @@ def _prompts(arrivals: list[Arrival], chosen: TraceOptions, vocabulary: list[int
                 draw = chance(int.from_bytes(hashlib.sha256(f"{chosen.seed} block {block}".encode()).digest(), "big"))
                 blocks[block] = tokens(chosen.block_tokens, vocabulary, draw)
             ids += blocks[block]
-        # Beyond its blocks a prompt is nobody else's.
+        # Beyond its blocks a prompt shares nothing with others.
         own = chance(int.from_bytes(hashlib.sha256(f"{chosen.seed} query {number}".encode()).digest(), "big"))
         ids += tokens(max(0, size - len(ids)), vocabulary, own)
         yield Prompt(

@@ -33,21 +33,21 @@ from benchmark.settings import Settings
 if TYPE_CHECKING:
     from benchmark.node.continuous.fused import Fused
 
-# What `close` waits for the generation thread to end its step, and for the listeners to hear.
+# How long `close` waits for the generation thread to end its step, and for the listeners to be called.
 CLOSE_S = 10.0
 UNPLANNED = (
-    "GPU memory: what a token of this architecture takes is not known, so there is no plan; transformers sizes the "
-    "cache (num_blocks, max_batch_tokens and max_memory_percent in benchmark_engine_options decide it)."
+    "GPU memory: the size of a cached token is not known for this architecture, so there is no plan; transformers "
+    "sizes the cache (by num_blocks, max_batch_tokens and max_memory_percent in benchmark_engine_options)."
 )
-SHARED = "the positions that queries of a batch share with one rotary embedding (longrope) are"
-# How many queries the check before a run asks where there are no graphs to go through.
+SHARED = "the limit for queries that share one rotary embedding (longrope) in a batch is"
+# How many queries the check before a run sends if there are no graphs to cover.
 CHECKED_WITHOUT_GRAPHS = 4
 
 
 class Engine(interfaces.Engine):
     """One replica. Pages are never shared between queries: repeated prompts would look faster than they are.
 
-    With sampling each query is drawn by its own seed: an answer does not depend on what else is in flight.
+    With sampling each query uses its own seed: its answer does not depend on what else is in flight.
     """
 
     replicable = True
@@ -62,11 +62,11 @@ class Engine(interfaces.Engine):
         self._stages = Stages()
 
     def load(self) -> EngineInfo:
-        """Load the model and start the generation thread; raises as `start` does, most of it before loading."""
+        """Load the model and start the generation thread; raises as `start` does, mostly before loading."""
         options = self._check()
         snapshot, dtype = find_snapshot(self.settings), self.settings.benchmark_dtype
         parameters = check_files(snapshot)
-        with self._stages.stage("imports"):  # most of what it takes
+        with self._stages.stage("imports"):  # most of the time before loading
             config = read_config(snapshot)
             self._require_prompts(options, text_config(config))
             self._look = require_batching(config)
@@ -79,10 +79,10 @@ class Engine(interfaces.Engine):
         return self.start(load_model(self.settings, texts=self.demands.needs_template), plan)
 
     def start(self, loaded: LoadedModel, plan: Plan | None = None) -> EngineInfo:
-        """Get ready with a model that is loaded already; without a plan for the GPU's memory, make one.
+        """Get ready with a loaded model; without a plan for the GPU's memory, make one.
 
-        Raises InputError for options that the engine does not have, SetupError where the cache does not fit or what
-        is asked for is not there, Unfit where the model or this machine is not for continuous batching.
+        Raises InputError for unknown options, SetupError if the cache does not fit or something requested is missing,
+        Unfit if the model or this machine does not support continuous batching.
         """
         options = self._check()
         self._model, self._tokenizer = loaded.model, loaded.tokenizer
@@ -93,7 +93,7 @@ class Engine(interfaces.Engine):
         if self._model.device.type != "cpu" and plan is None:
             plan = self._plan(options, self._look, self._model.dtype.itemsize, 0)
         self._memory = plan
-        # Only now: `_choose` says so where transformers is too old for it.
+        # Imported late: `_choose` reports a transformers version that is too old for it.
         from benchmark.node.continuous import manager
 
         ends = [-1] if self._fixed_length else end_tokens(loaded)
@@ -106,8 +106,8 @@ class Engine(interfaces.Engine):
         self._page_size = options.page_size
         self._shared = shared_positions(text_config(self._model.config))
         self._cache_tokens = self._manager.continuous_batching_config.num_blocks * options.page_size
-        # A thread is a daemon if its maker is: transformers' own would keep a process alive that wants to end.
-        atexit.register(self.close)  # a thread that is left in the middle of a step would abort the process
+        # A thread inherits `daemon` from its creator: transformers' own would otherwise keep a process from ending.
+        atexit.register(self.close)  # a thread in the middle of a step would abort the process
         starter = threading.Thread(target=self._manager.start, daemon=True)
         starter.start()
         starter.join()
@@ -129,7 +129,7 @@ class Engine(interfaces.Engine):
         return EngineInfo(name="continuous", details=loaded.details | details)
 
     def _make_manager(self, options: Options, loaded: LoadedModel, ends: list[int]) -> str | None:
-        """Make transformers' manager with its cache, and put our parts in it; return the kernels of `paged_flash`."""
+        """Make transformers' manager with its cache and insert our parts; return the kernels of `paged_flash`."""
         from benchmark.node.continuous import manager
 
         config = generation_config(loaded, self.generation, self.generation.temperature, eos_token_id=ends)
@@ -156,7 +156,7 @@ class Engine(interfaces.Engine):
         return used.name
 
     def _warm_up(self) -> None:
-        """Run a step of every kind, which captures CUDA graphs where these are on."""
+        """Run a step of every kind, which captures CUDA graphs if they are on."""
         from benchmark.node.continuous import manager
 
         positions = getattr(text_config(self._model.config), "max_position_embeddings", None)
@@ -167,15 +167,15 @@ class Engine(interfaces.Engine):
             self._stages.add("capture", captured)
 
     def _require_graphs(self, options: Options) -> None:
-        """Raise Unfit where steps have to be CUDA graphs and the warm-up has shown that they cannot."""
+        """Raise Unfit if CUDA graphs are required and the warm-up has shown that they are impossible."""
         failed = getattr(self._manager.batch_processor.model_runner, "failed", None)
         if options.require_cuda_graph and failed and not any(self._manager.continuous_batching_config.use_cuda_graph):
-            raise Unfit(f"Continuous batching has no steps of this model here that can be CUDA graphs: {failed}.")
+            raise Unfit(f"Continuous batching cannot run this model's steps as CUDA graphs here: {failed}.")
 
     def submit(self, query: Query, listener: Listener) -> None:
         """Hand the query to the generation thread and return.
 
-        Raises EngineBroken when that thread is gone, RunError for a query that could never be answered.
+        Raises EngineBroken if that thread has ended, RunError for a query that could never be answered.
         """
         if self._router.broken is not None:
             raise EngineBroken(self._router.broken)
@@ -187,7 +187,7 @@ class Engine(interfaces.Engine):
         request_id = str(next(self._requests))
         self._router.add(request_id, Flight(query, listener, len(token_ids)))
         said = self._said(seed=self.generation.seed << 32 | query.seed & 0xFFFFFFFF, greedy=query.greedy)
-        if exactly is not None:  # then nothing ends the answer before
+        if exactly is not None:  # then nothing ends the answer earlier
             said |= {"max_new_tokens": exactly, "eos_token_id": -1, **self._said(min_new_tokens=exactly)}
         taken = self._manager.add_request(token_ids, request_id=request_id, streaming=True, **said)
         if taken is None and self._router.withdraw(request_id):
@@ -200,7 +200,7 @@ class Engine(interfaces.Engine):
             self._manager.cancel_request(request_id)
 
     def close(self) -> None:
-        """Stop within about twenty seconds; queries in flight fail."""
+        """Stop, within about twenty seconds; queries in flight fail."""
         manager = getattr(self, "_manager", None)
         if manager is None:
             return
@@ -216,14 +216,14 @@ class Engine(interfaces.Engine):
             collector.look_again()
 
     def _cross_check(self) -> JsonValue:
-        """Raise SetupError where the engine's greedy answers are other than the plain model's."""
+        """Raise SetupError if the engine's greedy answers differ from the plain model's."""
         config = self._manager.continuous_batching_config
         captured = any(config.cuda_graph_booleans)
         requests = config.max_requests_per_batch if captured else CHECKED_WITHOUT_GRAPHS
         requests = max(1, min(requests, self._cache_tokens // 2 // max(64, self._page_size)))
         late = min(cross_check.LATE_TOKENS, self._cache_tokens // 4, (self._shared or self._cache_tokens) // 2)
         asked = cross_check.probes(requests, self._model.config.get_text_config().vocab_size, late)
-        # Greedy, as the plain model's choice is, whatever the run samples.
+        # Greedy, like the plain model's choice, even if the run samples.
         answers = cross_check.ask(self._manager, self._router, asked, self._said(greedy=True, min_new_tokens=0))
         checked = [*range(min(cross_check.CHECKED, requests)), -1]
         if self._fused is not None:
@@ -250,13 +250,13 @@ class Engine(interfaces.Engine):
         return self.generation.min_new_tokens == self.generation.max_new_tokens
 
     def _choose(self, options: Options, config: Any, device: str, dtype: str) -> None:
-        """See what this machine has of what the options ask for."""
+        """Check which of the requested options this machine supports."""
         try:
-            from benchmark.node.continuous import logits_processors  # noqa: F401 # looked for
+            from benchmark.node.continuous import logits_processors  # noqa: F401 # only tests availability
         except ImportError as error:
             raise Unfit(
-                "This transformers cannot choose tokens for each query apart, as continuous batching here does "
-                f"({error}): install the one in requirements-node.txt."
+                "This version of transformers cannot choose tokens for each query separately, as continuous batching "
+                f"does here ({error}): install the one in requirements-node.txt."
             ) from None
         with self._stages.stage("attention"):
             self._attention = kernels.choose(options, text_config(config), device, dtype, self._needs)
@@ -265,7 +265,7 @@ class Engine(interfaces.Engine):
         self._fusing = fused.wanted(options.fuse, device, dtype)
 
     def _said(self, **words: JsonValue) -> dict[str, JsonValue]:
-        """Return what may be said with a query in this run: without sampling, say, nothing is to be said of it."""
+        """Return the per-query arguments that this run supports: without sampling, for example, there are none."""
         return {word: value for word, value in words.items() if word in self._words}
 
     @property
@@ -286,10 +286,10 @@ class Engine(interfaces.Engine):
         return self._model.device.type, str(self._model.dtype).removeprefix("torch.")
 
     def _require_prompts(self, options: Options, config: Any) -> None:
-        """Raise InputError for a dataset whose queries could never be answered, as far as it is known."""
+        """Raise InputError if it is known that the dataset's queries could never be answered."""
         require_vocabulary(config, self.demands)
         most, pages = self.generation.max_new_tokens, options.num_blocks
         require_room(getattr(config, "max_position_embeddings", None), self.demands, most, POSITIONS)
         require_room(shared_positions(config), self.demands, most, SHARED)
         held = None if pages is None else pages * options.page_size
-        require_room(held, self.demands, most, "those that num_blocks and page_size hold are")
+        require_room(held, self.demands, most, "the limit of num_blocks and page_size is")

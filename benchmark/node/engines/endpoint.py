@@ -129,7 +129,10 @@ class Engine(interfaces.Engine):
         if reason := self._found.refusal(api, query.greedy):
             listener.failed(query, reason)
             return
-        self._client.submit(query, _Counted(listener, self._cache.tally, self._found), self._request(api, query))
+        try:
+            self._client.submit(query, _Counted(listener, self._cache.tally, self._found), self._request(api, query))
+        except EngineBroken as error:
+            raise EngineBroken(self._why(str(error))) from None
 
     def server_of(self, query: Query) -> int | None:
         """Return which of several servers was asked."""
@@ -141,7 +144,7 @@ class Engine(interfaces.Engine):
             return
         # The client looks four times a second.
         if broken := self._client.broken or (self._server and self._server.ended()):
-            raise EngineBroken(broken)
+            raise EngineBroken(self._why(broken))
 
     def begin_window(self) -> None:
         """Let everything that counts begin to."""
@@ -161,6 +164,11 @@ class Engine(interfaces.Engine):
             self._client = None
             if self._server is not None:
                 self._server.stop()
+
+    def _why(self, broken: str) -> str:
+        """Return why nothing can be answered: how the server ended, where it was started here."""
+        # It refuses connections before the last of its processes has ended.
+        return (self._server.end() if self._server else None) or broken
 
     def _check_options(self) -> None:
         check_none(self.options, "The endpoint engine")

@@ -1,4 +1,4 @@
-"""transformers' `generate`, one prompt at a time, on one device; streaming, so that the first token has a time."""
+"""transformers' `generate`, one prompt at a time, on one device; streaming, to get the time of the first token."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from benchmark.sequential_options import Options
 
 
 class Engine(interfaces.Engine):
-    """One replica. The answer to a query depends on its seed, not on what was asked before."""
+    """One replica. The answer to a query depends on its seed, not on earlier queries."""
 
     def parts(self) -> int:
-        """Return over how many GPUs the model is spread, where this is one process of so many."""
+        """Return over how many GPUs the model is split; this process is one of that many."""
         return check(Options, self.options, "The sequential engine").tensor_parallel
 
     def load(self) -> EngineInfo:
         """Load the model.
 
-        Raises SetupError where it is not there or does not fit, InputError for prompts of another vocabulary.
+        Raises SetupError if it is missing or does not fit, InputError for prompts with another vocabulary.
         """
         parts = self.parts()
         if self.demands.ids:
@@ -38,9 +38,9 @@ class Engine(interfaces.Engine):
         return self.start(load_model(self.settings, parts=parts, texts=self.demands.needs_template))
 
     def start(self, loaded: LoadedModel) -> EngineInfo:
-        """Get ready with a model that is loaded already."""
+        """Get ready with a loaded model."""
         self._model, self._tokenizer = loaded.model, loaded.tokenizer
-        least = {"min_new_tokens": self.generation.min_new_tokens or None}  # 0 would be looked at for every token
+        least = {"min_new_tokens": self.generation.min_new_tokens or None}  # 0 would cost a check for every token
         self._config = generation_config(loaded, self.generation, self.generation.temperature, **least)
         self._greedy = generation_config(loaded, self.generation, 0, **least)
         before: Any = loaded.details.get("startup_s") or {}
@@ -70,13 +70,13 @@ class Engine(interfaces.Engine):
 
 
 def _exactly(query: Query) -> dict[str, int]:
-    """Return what `generate` is told of the answer's length beside its configuration."""
+    """Return arguments of `generate` for the answer's length, in addition to its configuration."""
     tokens = query.prompt.output_tokens
     return {} if tokens is None else {"min_new_tokens": tokens, "max_new_tokens": tokens}
 
 
 class _TokenWatch:
-    """A streamer: `generate` puts the prompt first, then each new token once it has left the GPU."""
+    """A streamer: `generate` first passes the prompt, then each new token once it has left the GPU."""
 
     def __init__(self, query: Query, listener: Listener) -> None:
         self.token_ids: list[int] = []
@@ -96,4 +96,4 @@ class _TokenWatch:
         self.token_ids += token_ids
 
     def end(self) -> None:
-        """Nothing is held back, so there is nothing to flush."""
+        """Do nothing: no token is held back."""

@@ -1,7 +1,8 @@
-"""An engine that only waits: for trying the orchestration and the arithmetic. Its results say SIMULATED.
+"""An engine that only waits: for trying out orchestration and arithmetic. Its results say SIMULATED.
 
-What makes one node slower than its peers is no setting, or they would not be alike: SIMULATED_SLOWDOWN in the node's
-environment (1.05: 5 % slower), recorded in the engine's details; SIMULATED_SEED makes the natural spread repeatable.
+To make one node slower than its peers, set SIMULATED_SLOWDOWN in its environment (1.05: 5 % slower), which is recorded
+in the engine's details; it is no setting, as nodes with different settings would not be peers. SIMULATED_SEED makes the
+natural spread repeatable.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ class _Node(BaseModel):
 
 
 class Engine(interfaces.Engine):
-    """Answers after known delays, with token ids that depend on the seed alone. One thread keeps the time."""
+    """Answers after known delays, with token ids that depend only on the seed. One thread does the timing."""
 
     def load(self) -> EngineInfo:
-        """Wait `load_s`. Raises InputError for options that it does not know."""
+        """Wait `load_s`. Raises InputError for unknown options."""
         self.timing = options.check(Options, self.options, "engine_options of the simulated engine")
         self._slowdown = options.check(_Node, {"slowdown": os.environ.get(SLOWDOWN, "1")}, SLOWDOWN).slowdown
-        self._chance = random.Random(os.environ.get(SEED))  # noqa: S311 # chance, not a secret
+        self._chance = random.Random(os.environ.get(SEED))  # noqa: S311 # random, not secret
         time.sleep(self.timing.load_s)
         self._timer = Timer()
         self._lock = threading.Lock()
@@ -51,9 +52,9 @@ class Engine(interfaces.Engine):
     def submit(self, query: Query, listener: Listener) -> None:
         """Begin the answer, or let the query wait for a slot."""
         if query.index == self.timing.break_at:
-            raise EngineBroken("The simulated engine was told to break.")
+            raise EngineBroken("The simulated engine is set to break.")
         if query.index in self.timing.fail_indexes:
-            listener.failed(query, "The simulated engine was told to fail this query.")
+            listener.failed(query, "The simulated engine is set to fail this query.")
             return
         if self.timing.shared:
             with Path(self.timing.shared).open("a") as file:
@@ -67,7 +68,7 @@ class Engine(interfaces.Engine):
         self._begin(query, listener, now_ns())
 
     def close(self) -> None:
-        """Answer nothing more."""
+        """Stop answering."""
         if hasattr(self, "_timer"):
             self._timer.stop()
 
@@ -105,7 +106,7 @@ def _work(work_ms: float) -> None:
 
 
 class Timer:
-    """Calls functions at times of `now_ns`, in a thread of its own."""
+    """Calls functions at times of `now_ns`, in its own thread."""
 
     def __init__(self) -> None:
         self._due: list[tuple[int, int, Callable[[], None]]] = []
@@ -115,13 +116,13 @@ class Timer:
         threading.Thread(target=self._run, name="simulated", daemon=True).start()
 
     def at(self, at_ns: int, call: Callable[[], None]) -> None:
-        """Call at that time, or at once where it has passed."""
+        """Call the function at that time, or immediately if it has passed."""
         with self._changed:
             heapq.heappush(self._due, (at_ns, next(self._order), call))
             self._changed.notify()
 
     def stop(self) -> None:
-        """Call nothing more."""
+        """Stop calling functions."""
         with self._changed:
             self._stopped = True
             self._changed.notify()

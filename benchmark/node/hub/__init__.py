@@ -1,1 +1,1 @@
-"""What comes from the hub: models and datasets, fetched, verified and kept in the cache."""
+"""The Hugging Face Hub: fetch, verify and cache models and datasets."""

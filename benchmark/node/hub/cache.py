@@ -1,18 +1,18 @@
-"""The Hugging Face cache on disk: where a snapshot's files lie, whether they are sound, how they are linked.
+"""The Hugging Face cache on disk: the places of a snapshot's files, whether they are sound, and their links.
 
 Nothing here uses the network.
 
-The layout is huggingface_hub's own, so that transformers and the `hf` program find what lies here:
+The layout is huggingface_hub's own, so that transformers and the `hf` program find the files:
 
     <cache_dir>/hub/models--<org>--<name>/           (datasets--<org>--<name> for a dataset)
         blobs/<etag>               a file's content; its etag is its SHA-256 (LFS files) or its git SHA-1 (the others)
-        blobs/<etag>.incomplete    what a download has brought so far
+        blobs/<etag>.incomplete    an unfinished download
         snapshots/<commit>/<path>  a relative link to the blob
-        refs/<branch or tag>       the commit that it meant when it was last asked for
+        refs/<branch or tag>       the commit it pointed to when last looked up
     <cache_dir>/llm-benchmark/models--<org>--<name>/<commit>.json    our own: the snapshot's manifest
 
-The manifest lists the files with size and etag and, for each blob that was verified, the modification time that it had
-then. A blob with the same size and time is not hashed again, and the network is not asked.
+The manifest lists the files with size and etag and, for each verified blob, its modification time at that moment. A
+blob with the same size and time is not hashed again, and no network is used.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class File(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a snapshot consists of."""
+    """The contents of a snapshot."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
@@ -62,17 +62,17 @@ class Manifest(BaseModel):
 
     @property
     def size(self) -> int:
-        """Bytes of all files; one that occurs under two names counts once."""
+        """Bytes of all files; a file with two names counts once."""
         return sum({file.etag: file.size for file in self.files.values()}.values())
 
     def unverified(self) -> Manifest:
-        """Return the same listing for another cache, where nothing has been verified yet."""
+        """Return the same listing for another cache, where nothing is verified yet."""
         files = {name: file.model_copy(update={"mtime_ns": None}) for name, file in self.files.items()}
         return self.model_copy(update={"files": files})
 
 
 class RepositoryCache:
-    """One repository's place in a Hugging Face cache."""
+    """One repository's directory in a Hugging Face cache."""
 
     def __init__(self, cache_dir: Path, repository: str, kind: Kind = MODEL) -> None:
         self.repository = repository
@@ -84,22 +84,22 @@ class RepositoryCache:
         self.locks = self.hub / ".locks" / folder
         self.manifests = self.hub.parent / "llm-benchmark" / folder
         self.apart = ""
-        """What tells this machine's partial files from another's, where no lock keeps the two from each other."""
+        """Distinguishes this machine's partial files from those of others, if there is no lock between them."""
 
     def snapshot(self, commit: str) -> Path:
-        """Return the directory that a loader is given."""
+        """Return the directory to load from."""
         return self.root / "snapshots" / commit
 
     def blob(self, file: File) -> Path:
-        """Return where a file's content lies."""
+        """Return the path of a file's content."""
         return self.blobs / file.etag
 
     def partial(self, file: File) -> Path:
-        """Return where a file's content is gathered until it is whole and verified."""
+        """Return the path where a file is downloaded until it is complete and verified."""
         return self.blobs / f"{file.etag}{self.apart}.incomplete"
 
     def commit_of(self, revision: str) -> str | None:
-        """Return the commit that a revision means as far as the cache knows."""
+        """Return the commit of a revision, if the cache knows it."""
         if COMMIT.fullmatch(revision):
             return revision
         try:
@@ -109,7 +109,7 @@ class RepositoryCache:
         return commit if COMMIT.fullmatch(commit) else None
 
     def manifest(self, commit: str) -> Manifest | None:
-        """Return the manifest that an earlier call left; a damaged one counts as absent: it can be made again."""
+        """Return the manifest of an earlier call; a damaged one counts as absent, as it can be made again."""
         try:
             manifest = Manifest.model_validate_json((self.manifests / f"{commit}.json").read_text())
         except (OSError, ValidationError):
@@ -117,9 +117,9 @@ class RepositoryCache:
         return manifest if (manifest.repository, manifest.commit) == (self.repository, commit) else None
 
     def manifest_from_links(self, commit: str) -> Manifest | None:
-        """Return a manifest of a snapshot that somebody else brought: its blobs' names are their hashes.
+        """Return a manifest of a snapshot that another program downloaded: its blobs' names are their hashes.
 
-        Raises SetupError where a file that loading needs is absent or cannot be verified.
+        Raises SetupError if a file needed for loading is absent or cannot be verified.
         """
         snapshot = self.snapshot(commit)
         names = [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if not path.is_dir()]
@@ -142,11 +142,11 @@ class RepositoryCache:
         return Manifest(repository=self.repository, commit=commit, files=files)
 
     def sound(self, file: File) -> bool:
-        """Return whether a blob is whole: vouched for by size and time, or by its hash."""
+        """Return whether a blob is complete: by its recorded size and time, or else by its hash."""
         return self.vouched(file) or verify(self.blob(file), file)
 
     def vouched(self, file: File) -> bool:
-        """Return whether a blob is as it was when it was verified."""
+        """Return whether a blob is unchanged since it was verified."""
         try:
             stat = self.blob(file).stat()
         except OSError:
@@ -154,18 +154,18 @@ class RepositoryCache:
         return (stat.st_size, stat.st_mtime_ns) == (file.size, file.mtime_ns)
 
     def linked(self, manifest: Manifest) -> bool:
-        """Return whether every file of the snapshot leads to its blob."""
+        """Return whether every file of the snapshot links to its blob."""
         snapshot = self.snapshot(manifest.commit)
         with suppress(OSError):
             return all((snapshot / name).samefile(self.blob(file)) for name, file in manifest.files.items())
         return False
 
     def intact(self, manifest: Manifest) -> bool:
-        """Tell, without reading any content, whether the snapshot is as it was verified."""
+        """Return, without reading file contents, whether the snapshot is unchanged since it was verified."""
         return all(self.vouched(file) for file in manifest.files.values()) and self.linked(manifest)
 
     def adopt(self, file: File) -> bool:
-        """Make the gathered content the blob if it is what its hash says; otherwise throw it away."""
+        """Make the downloaded content the blob if its hash is right; otherwise delete it."""
         partial = self.partial(file)
         if not verify(partial, file):
             partial.unlink(missing_ok=True)
@@ -192,7 +192,7 @@ class RepositoryCache:
     def record(self, manifest: Manifest) -> None:
         """Write the manifest with the times of the blobs, all of which have just been verified.
 
-        A cache that may only be read is used as it is: it is verified by hash at every call.
+        A read-only cache is used without one: it is verified by hash at every call.
         """
         times = {name: self.blob(file).stat().st_mtime_ns for name, file in manifest.files.items()}
         files = {n: file.model_copy(update={"mtime_ns": times[n]}) for n, file in manifest.files.items()}
@@ -213,7 +213,7 @@ class RepositoryCache:
 
 
 def verify(path: Path, file: File) -> bool:
-    """Return whether a file's content is what its etag says; nothing is read where the size is wrong already."""
+    """Return whether a file's content matches its etag; if the size is wrong, nothing is read."""
     try:
         if path.stat().st_size != file.size:
             return False
@@ -226,7 +226,7 @@ def _hash(path: Path, file: File) -> str:
     if len(file.etag) == SHA256_DIGITS:
         digest = hashlib.sha256()
     else:
-        # git's name of a blob: not for security, which is what SHA-1 would no longer be good for.
+        # git's name of a blob, not a security measure: SHA-1 would not be safe for that.
         digest = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
     with path.open("rb") as content:
         while chunk := content.read(HASH_CHUNK):

@@ -1,7 +1,7 @@
 """CNN/DailyMail validation, prepared as MLPerf does it for Llama-3.1-8B.
 
-The Parquet files come verified into the Hugging Face cache, as a model's files do (`fetch.py`). Out of them and of the
-model's own tokenizer the prompts are made once; a run reads them from one file.
+The Parquet files are fetched into the Hugging Face cache and verified, as a model's files are (`fetch.py`). The prompts
+are made once from them and the model's tokenizer; a run reads them from one file.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from benchmark.node.model.tokenizer import load_tokenizer
 from benchmark.settings import Settings
 
 ARTICLE, SUMMARY = "article", "highlights"
-# Rows that are tokenised together: enough for the tokenizer's threads, few enough to need little memory.
+# Rows to tokenise together: enough for the tokenizer's threads, few enough to need little memory.
 BATCH_ROWS = 256
 
 
 @dataclass(frozen=True)
 class FetchedDataset:
-    """The prepared file, and whether this call changed it (with `check`: whether it would)."""
+    """The prepared file, and whether this call changed it (with `check`: would change it)."""
 
     changed: bool
     path: str
     sha256: str | None = None
-    """None, like `prompts`: with `check`, it is not there yet."""
+    """None, like `prompts`: with `check`, it does not exist yet."""
     prompts: int | None = None
     commit: str | None = None
     snapshot: str | None = None
@@ -54,20 +54,20 @@ def fetch_dataset(
     offline: bool = False,
     listing: Manifest | None = None,
 ) -> FetchedDataset:
-    """Prepare the dataset that the settings name, with the tokenizer of their model; verify it where it is there.
+    """Prepare the dataset of the settings, with the tokenizer of their model; if it exists, verify it.
 
     A pinned commit that was prepared before needs no network. `check`, `offline` and `listing` as for `hub.fetch`.
 
-    Raises what `hub.fetch` raises, and SetupError where the model's tokenizer is absent or the dataset another one.
+    Raises what `hub.fetch` raises, and SetupError if the model's tokenizer is absent or the dataset is a different one.
     """
     path = prepared_path(settings)
-    huggingface_hub_package()  # before anything else imports it: it is set up then
+    huggingface_hub_package()  # sets it up before anything else imports it
     try:
         model = find_snapshot(settings)
     except SetupError:
         if not check:
             raise
-        model = None  # it would be fetched before
+        model = None  # it would be fetched first
     tokenizer = tokenizer_sha256(model) if model else None
     record = sound(path)
     if record and record.tokenizer != tokenizer:
@@ -113,7 +113,7 @@ def _unchanged(path: Path, record: PreparedRecord) -> FetchedDataset:
 
 
 def _prepare(snapshot: Path, model: Path, path: Path) -> tuple[str, int]:
-    """Write the prompts of the snapshot to `path`, which appears whole or not at all; return SHA-256 and number."""
+    """Write the snapshot's prompts to `path`, atomically; return the SHA-256 and the number of prompts."""
     digest, count = hashlib.sha256(), 0
     temporary = None
     try:
@@ -126,7 +126,7 @@ def _prepare(snapshot: Path, model: Path, path: Path) -> tuple[str, int]:
                 file.write(line.encode())
                 count += 1
             if count == 0:
-                raise SetupError(f"The dataset in {snapshot} holds no article: hf_cache_dataset is not CNN/DailyMail.")
+                raise SetupError(f"The dataset in {snapshot} has no articles: hf_cache_dataset is not CNN/DailyMail.")
             digest.update(b"\n]\n")
             file.write(b"\n]\n")
             file.flush()
@@ -143,19 +143,19 @@ def _prepare(snapshot: Path, model: Path, path: Path) -> tuple[str, int]:
 
 
 def _entries(snapshot: Path, model: Path) -> Iterator[dict[str, Any]]:
-    """Yield what MLPerf's cnn_eval.json holds for each article, in the dataset's order."""
+    """Yield the entries of MLPerf's cnn_eval.json, one per article, in the dataset's order."""
     tokenizer = load_tokenizer(model)
     for articles, summaries in _rows(snapshot):
-        # Only the template is formatted: braces in an article stay what they are.
+        # Only the template is formatted: braces in an article are left unchanged.
         texts = [TEMPLATE.format(input=article) for article in articles]
-        # With special tokens, as the reference's `tokenizer.encode` adds them. Not truncated: nor does the reference.
+        # With special tokens, as the reference's `tokenizer.encode` adds them; like there, not truncated.
         tokens = tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]
         for article, token_ids, summary in zip(articles, tokens, summaries, strict=True):
             yield {"input": article, "tok_input": token_ids, "output": summary}
 
 
 def _rows(snapshot: Path) -> Iterator[tuple[list[str], list[str]]]:
-    """Yield articles and summaries, some hundred rows at a time."""
+    """Yield articles and summaries, a few hundred rows at a time."""
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile

@@ -1,9 +1,8 @@
-"""What is asked of the hub over the network, and what is said where it refuses.
+"""Requests to the hub over the network, and the errors if it refuses.
 
-huggingface_hub speaks with the hub; its `snapshot_download` is not used, because since 1.x it throws away what an
-interrupted download has brought (each call writes to a file of its own and removes it). Here every file is gathered in
-`<etag>.incomplete` under huggingface_hub's own lock, goes on where it stopped, and becomes a blob only when its hash
-is right.
+This uses huggingface_hub, but not its `snapshot_download`, which since 1.x discards an interrupted download (each call
+writes to its own file and removes it). Here every file is downloaded to `<etag>.incomplete` under huggingface_hub's own
+lock, is resumed where it stopped, and becomes a blob only if its hash is right.
 """
 
 from __future__ import annotations
@@ -30,15 +29,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# One connection seldom fills a fast line; more than this only annoys the hub.
+# One connection seldom fills a fast line; more than this only burdens the hub.
 CONNECTIONS = 4
-# How often is said how much has come, in seconds.
+# How often the progress is reported, in seconds.
 SHOW_S = 5.0
 
 
 @dataclass(frozen=True)
 class Hub:
-    """The hub as one user sees it. The token is sent in a header and is in no message."""
+    """The hub, for one user. The token is sent in a header and appears in no message."""
 
     repository: str
     revision: str
@@ -47,11 +46,11 @@ class Hub:
 
     @property
     def endpoint(self) -> str:
-        """Where the hub is: HF_ENDPOINT, or the public one."""
+        """The hub's URL: HF_ENDPOINT, or the public one."""
         return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
     def listing(self) -> Manifest:
-        """Ask which commit the revision is and which of its files loading needs.
+        """Ask which commit the revision is, and which of its files are needed for loading.
 
         Raises InputError (unknown model or revision, token refused), SetupError (gated, no network) or RunError.
         """
@@ -71,14 +70,14 @@ class Hub:
         return Manifest(repository=self.repository, commit=info.sha, files=files)
 
     def download(self, cache: RepositoryCache, commit: str, files: dict[str, File]) -> None:
-        """Bring `files` into the cache, each verified by its hash.
+        """Download `files` into the cache and verify each by its hash.
 
-        What an earlier call brought is kept. Raises as `listing` does; a file that stays wrong is a RunError.
+        What an earlier call downloaded is kept. Raises as `listing` does; a file that stays wrong is a RunError.
         """
         with self._reported(cache.hub):
             cache.blobs.mkdir(parents=True, exist_ok=True)
             cache.locks.mkdir(parents=True, exist_ok=True)
-            # A name per blob: the same content may occur under two names.
+            # One name per blob: the same content may occur under two names.
             names = {file.etag: name for name, file in files.items()}
             with _showing(cache, {file.etag: file for file in files.values()}), ThreadPoolExecutor(CONNECTIONS) as pool:
                 jobs = [pool.submit(self._bring, cache, commit, name, files[name]) for name in names.values()]
@@ -97,13 +96,13 @@ class Hub:
             self._get(cache, commit, name, file)
             if cache.adopt(file):
                 return
-            if resumed:  # What was there already may have been the damaged part: once more, from nothing.
+            if resumed:  # the earlier part may be the damaged one: download all of it again
                 self._get(cache, commit, name, file)
                 if cache.adopt(file):
                     return
         raise RunError(
-            f"{name} of {self.repository} arrived damaged: its hash is not the one that {self.endpoint} states. "
-            "Run again; if it stays so, a proxy or the disk alters it."
+            f"{name} of {self.repository} arrived damaged: its hash differs from the one at {self.endpoint}. "
+            "Run again; if it happens again, a proxy or the disk alters it."
         )
 
     def _get(self, cache: RepositoryCache, commit: str, name: str, file: File) -> None:
@@ -118,7 +117,7 @@ class Hub:
                 ),
                 gathered,
                 resume_size=gathered.tell(),
-                # Storage on another host never sees the token: the client drops it when it is redirected there.
+                # Storage on another host never sees the token: the client drops it on such a redirect.
                 headers=hub.utils.build_hf_headers(token=self.token or False, headers={"Accept-Encoding": "identity"}),
                 expected_size=file.size,
                 displayed_filename=name,
@@ -126,7 +125,7 @@ class Hub:
 
     @contextmanager
     def _reported(self, place: Path | None = None) -> Iterator[None]:
-        """Turn what huggingface_hub raises into the project's errors; nothing of the request stays in them."""
+        """Convert huggingface_hub's errors into the project's, without any details of the request."""
         try:
             yield
         except BenchmarkError:
@@ -151,7 +150,7 @@ class Hub:
             case errors.GatedRepoError():
                 return SetupError(
                     f"{what} is gated and the token's account has no access: accept the licence at {page} with "
-                    "that account, or set HF_TOKEN (or hf_cache_token) to a token of one that has."
+                    "that account, or set HF_TOKEN (or hf_cache_token) to a token of an account that has access."
                 )
             case errors.RevisionNotFoundError():
                 return InputError(
@@ -166,24 +165,24 @@ class Hub:
             case errors.HfHubHTTPError():
                 return self._refused(error.response.status_code, page)
             case errors.OfflineModeIsEnabled():
-                return SetupError(f"HF_HUB_OFFLINE is set on this machine and {what} is not there: unset it.")
+                return SetupError(f"HF_HUB_OFFLINE is set on this machine and {what} is not in the cache: unset it.")
             case httpx2.ConnectError() | httpx2.ConnectTimeout() | httpx2.ProxyError():
                 return SetupError(
-                    f"{self.endpoint} is out of reach from this machine: check its network and proxy (HTTPS_PROXY), "
+                    f"{self.endpoint} cannot be reached from this machine: check its network and proxy (HTTPS_PROXY), "
                     "or set hf_cache_source to controller, which needs no internet on the nodes."
                 )
             case httpx2.HTTPError() | httpx2.InvalidURL():
                 return RunError(
-                    f"The connection to {self.endpoint} broke off ({type(error).__name__}): run again, the download "
-                    "goes on where it stopped."
+                    f"The connection to {self.endpoint} was lost ({type(error).__name__}): run again to continue the "
+                    "download where it stopped."
                 )
-            case OSError() if error.errno is None:  # http_get: fewer bytes came than were announced
-                return RunError("The download broke off: run again, it goes on where it stopped.")
+            case OSError() if error.errno is None:  # http_get: fewer bytes arrived than announced
+                return RunError("The download was interrupted: run again to continue where it stopped.")
             case OSError():
                 return disk_error(error, place)
             case ValueError() if "too large" in str(error):
                 return SetupError(
-                    f"{what} has a file over 50 GB, which the hub serves to hf_xet only: put the model into a "
+                    f"{what} has a file over 50 GB, which the hub serves only to hf_xet: put the model into a "
                     "directory on the node and set benchmark_model to it (hf_cache_source: none)."
                 )
         return None
@@ -191,7 +190,7 @@ class Hub:
     def _refused(self, status: int, page: str) -> BenchmarkError:
         if status == 401:
             return InputError(
-                f"{self.endpoint} refuses the token (401): it is mistyped, revoked or expired; make a new one at "
+                f"{self.endpoint} refuses the token (401): it is mistyped, revoked or expired; create a new one at "
                 f"{self.endpoint}/settings/tokens and set HF_TOKEN (or hf_cache_token)."
             )
         if status == 403:
@@ -201,29 +200,30 @@ class Hub:
             )
         if status == 429:
             return RunError(
-                f"{self.endpoint} refuses more requests (429): run again in some minutes; what has come is kept. "
-                "A token (hf_cache_token) is allowed more; with hf_cache_source: controller one machine asks for all."
+                f"{self.endpoint} refuses more requests (429): run again in a few minutes; what was downloaded is "
+                "kept. A token (hf_cache_token) raises the limit; with hf_cache_source: controller one machine "
+                "downloads for all."
             )
-        return RunError(f"{self.endpoint} answers with status {status}: run again later; what has come is kept.")
+        return RunError(f"{self.endpoint} answers with status {status}: run again later; what was downloaded is kept.")
 
 
 def disk_error(error: OSError, cache: Path | None) -> BenchmarkError:
-    """Return one sentence for a failure of the disk under the cache."""
+    """Return an error, in one sentence, for a failure of the cache's disk."""
     place = error.filename or cache or "the cache"
     if error.errno in FULL:
         return SetupError(
-            f"The disk (or quota) is full at {place}: make room or set hf_cache_dir to a larger disk; what has come "
-            "is kept."
+            f"The disk (or quota) is full at {place}: make room or set hf_cache_dir to a larger disk; what was "
+            "downloaded is kept."
         )
     return SetupError(f"{place} cannot be used: {error.strerror}: check its owner, or set hf_cache_dir elsewhere.")
 
 
 @contextmanager
 def _showing(cache: RepositoryCache, files: dict[str, File]) -> Iterator[None]:
-    """Within, say now and then how much of the files has come: in bytes, and how many are whole."""
+    """Within the block, print now and then how many bytes and how many complete files have been downloaded."""
     total, over = sum(file.size for file in files.values()), threading.Event()
     count = plural(len(files), "file")
-    say(f"{gigabytes(total)} in {count} to be downloaded from {cache.repository}")
+    say(f"{gigabytes(total)} in {count} to download from {cache.repository}")
 
     def show() -> None:
         while not over.wait(SHOW_S):
@@ -249,15 +249,15 @@ def _size(path: Path) -> int:
 
 @contextmanager
 def _locked(cache: RepositoryCache, file: File) -> Iterator[None]:
-    """Hold the lock that huggingface_hub itself takes: of several processes one downloads, on a shared disk too.
+    """Hold huggingface_hub's own lock: of several processes one downloads, on a shared disk too.
 
-    Where the file system has no locks, each machine brings its own; what becomes a blob is whole whoever was first.
+    If the file system has no locks, each machine downloads separately; a blob is always complete.
     """
     with tempfile.TemporaryFile(dir=cache.locks) as tried:
-        # huggingface_hub's own way without locks would wait for ever for a lock file that is left over.
+        # Without locks, huggingface_hub would wait forever for a lock file that was left behind.
         if take(tried.fileno()) == "no locks":
             if not cache.apart:
-                print(f"{cache.hub} has no file locks: each machine downloads apart.", file=sys.stderr)
+                print(f"{cache.hub} has no file locks: each machine downloads separately.", file=sys.stderr)
             cache.apart = f".{socket.gethostname()}"
     with (
         nullcontext()
@@ -270,8 +270,8 @@ def _locked(cache: RepositoryCache, file: File) -> Iterator[None]:
 def huggingface_hub_package() -> Any:
     """Return the package, set up before its import, when it reads the environment.
 
-    Only the token that was given is used, nothing is reported to anyone, and files come over plain HTTP: Xet cannot
-    resume a file across calls and keeps a second cache of its own.
+    Only the given token is used, no telemetry is sent, and files are downloaded over plain HTTP: Xet cannot resume a
+    file across calls and has a second cache.
     """
     os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_IMPLICIT_TOKEN="1", HF_HUB_DISABLE_XET="1")  # noqa: S106 # a switch
     if not sys.stderr.isatty():
@@ -280,6 +280,6 @@ def huggingface_hub_package() -> Any:
     import huggingface_hub.file_download
     import huggingface_hub.utils
 
-    # Its warnings name storage addresses that hold signatures; what matters is reported in our errors.
+    # Its warnings contain signed storage URLs; our errors say what matters.
     huggingface_hub.utils.logging.set_verbosity_error()
     return huggingface_hub

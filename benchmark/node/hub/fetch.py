@@ -21,18 +21,18 @@ HASHING_THREADS = 4
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a snapshot is, and whether this call changed it (with `check`: whether it would)."""
+    """The snapshot, and whether this call changed it (with `check`: would change it)."""
 
     changed: bool
     snapshot: str | None
-    """Absolute path; None where it is not there and nobody could be asked which commit it is."""
+    """Absolute path; None if it does not exist and its commit could not be looked up."""
     commit: str | None
     bytes: int
     files: int
     missing: list[str] = field(default_factory=list)
     """With `check`: etags of the blobs that are absent or damaged."""
     missing_bytes: int = 0
-    """With `check`: what those have."""
+    """With `check`: their size."""
 
 
 def fetch(
@@ -47,26 +47,26 @@ def fetch(
     listing: Manifest | None = None,
     kind: Kind = MODEL,
 ) -> Fetched:
-    """Bring the snapshot of `repository` at `revision` into `cache_dir` (HF_HOME) and verify every file by its hash.
+    """Fetch the snapshot of `repository` at `revision` into `cache_dir` (HF_HOME) and verify every file by its hash.
 
-    A pinned commit that was verified before needs no network and reads no content; a branch or tag is asked for at
-    every call. `min_free_gb` is what the files as a whole need at least, in GB (1e9 bytes); what is there already
-    counts. `listing` tells what the snapshot consists of, in the hub's place: a controller has asked it. With
-    `offline` nothing is downloaded; with `check` nothing is changed.
+    A pinned commit that was verified before needs no network and reads no contents; a branch or tag is looked up at
+    every call. `min_free_gb` is the minimum size of all files together, in GB (1e9 bytes); existing files count.
+    `listing` gives the contents of the snapshot if a controller has already asked the hub. With `offline` nothing is
+    downloaded; with `check` nothing is changed.
 
-    Raises InputError (unknown model or revision, token refused), SetupError (gated, no network, disk full, not there
-    with `offline`) and RunError (broken off, damaged).
+    Raises InputError (unknown model or revision, token refused), SetupError (gated, no network, disk full, missing with
+    `offline`) and RunError (interrupted, damaged).
     """
     if not HUB_ID.fullmatch(repository):
         raise InputError(f"{repository!r} is not a hub id such as org/name; a directory needs no fetching.")
     if not REVISION.fullmatch(revision) or ".." in revision:
         raise InputError(f"{revision!r} is not a commit, tag or branch.")
     if token is not None and not TOKEN.fullmatch(token):
-        raise InputError("The token holds characters that no token has: set HF_TOKEN (or hf_cache_token) anew.")
+        raise InputError("The token has characters that no token can have: set HF_TOKEN (or hf_cache_token) again.")
     cache = RepositoryCache(cache_dir, repository, kind)
     hub = Hub(repository, revision, token, kind)
     try:
-        # A branch or tag may have moved: the hub is asked, unless that is not wanted.
+        # A branch or tag may have moved: look it up at the hub, unless that is not wanted.
         commit = cache.commit_of(revision) if offline or COMMIT.fullmatch(revision) else None
         known = cache.manifest(commit) if commit else None
         if listing and known and known.unverified() != listing:
@@ -82,13 +82,13 @@ def fetch(
 
 
 def _ask(hub: Hub, cache: RepositoryCache, *, check: bool, offline: bool) -> Manifest | None:
-    """Return what the snapshot consists of: from the hub, or from what lies in the cache. None: only with `check`."""
+    """Return the contents of the snapshot, from the hub or the cache. None: only with `check`."""
     commit = cache.commit_of(hub.revision)
     if not offline:
         try:
             asked = hub.listing()
             known = cache.manifest(asked.commit)
-            # The cache's own manifest of the same commit also knows what has been verified.
+            # The cache's own manifest of the same commit also records what has been verified.
             return known if known and known.unverified() == asked else asked
         except (SetupError, RunError):
             if not check:
@@ -126,9 +126,9 @@ def _complete(
 
 
 def _adopt_all(cache: RepositoryCache, missing: dict[str, File]) -> None:
-    """Take what was put beside the blobs, by a controller, if it is whole."""
+    """Adopt files that a controller put beside the blobs, if they are complete."""
     for name, file in missing.items():
-        # Or it is the same content under another name, just adopted.
+        # Or the same content under another name was just adopted.
         if (cache.partial(file).exists() and cache.adopt(file)) or cache.sound(file):
             continue
         what = "is damaged" if cache.blob(file).exists() else "is missing or arrived damaged"
@@ -147,8 +147,9 @@ def _require_space(cache: RepositoryCache, manifest: Manifest, missing: dict[str
     free = shutil.disk_usage(place).free
     if needed > free:
         raise SetupError(
-            f"The files of {manifest.repository} need {needed / 1e9:.1f} GB more and {free / 1e9:.1f} GB are free at "
-            f"{place}: make room, or set hf_cache_dir to a larger disk (hf_cache_min_free_gb is {min_free_gb:g})."
+            f"The files of {manifest.repository} need {needed / 1e9:.1f} GB more, but only {free / 1e9:.1f} GB are "
+            f"free at {place}: make room, or set hf_cache_dir to a larger disk (hf_cache_min_free_gb is "
+            f"{min_free_gb:g})."
         )
 
 

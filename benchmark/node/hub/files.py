@@ -1,4 +1,4 @@
-"""What is taken from a repository of the hub: which files of a model, and which of a dataset."""
+"""Which files are fetched from a model's or a dataset's repository at the hub."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import PurePosixPath
 
 from benchmark.errors import SetupError
 
-# What loading a model needs, as patterns of huggingface_hub. Pickled weights (*.bin, *.pth) may run code and are never
-# taken.
+# What loading a model needs, as huggingface_hub patterns. Pickled weights (*.bin, *.pth) may run code and are never
+# fetched.
 ALLOW_PATTERNS = ["*.safetensors", "*.json", "tokenizer.model", "*.jinja"]
 IGNORE_PATTERNS = ["original/*", "consolidated*"]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of repository: what is wanted of it, and the settings that say which one."""
+    """A kind of repository: which files are needed, and the settings that select it."""
 
     name: str
-    """As huggingface_hub calls it (repo_type)."""
+    """huggingface_hub's name for it (repo_type)."""
     allow: tuple[str, ...]
     ignore: tuple[str, ...]
     setting: str
@@ -35,7 +35,7 @@ class Kind:
         return repository if self.name == "model" else f"{self.name}s/{repository}"
 
     def wanted(self, names: Iterable[str]) -> list[str]:
-        """Return the names of the files that are needed, sorted; one that leads out of the snapshot is refused."""
+        """Return the names of the needed files, sorted; a name that points outside the snapshot is refused."""
         chosen = [
             name
             for name in names
@@ -45,23 +45,21 @@ class Kind:
         for name in chosen:
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise SetupError(
-                    f"The repository holds a file called {name!r}, which leads out of the snapshot: refused."
+                    f"The repository has a file called {name!r}, which points outside the snapshot: refused."
                 )
         return sorted(chosen)
 
     def require_usable(self, names: Iterable[str], source: str) -> None:
-        """Raise SetupError, naming `source`, where these files are not enough to work with."""
+        """Raise SetupError, naming `source`, if these files are not sufficient."""
         held = set(names)
         if self.name == "dataset":
             if not held:
-                raise SetupError(
-                    f"{source} holds no {self.allow[0]}: it is not the dataset that is meant ({self.setting})."
-                )
+                raise SetupError(f"{source} holds no {self.allow[0]}: it is not the expected dataset ({self.setting}).")
             return
         if not any(name.endswith(".safetensors") for name in held):
             raise SetupError(
-                f"{source} holds no *.safetensors file, and other formats are not loaded: choose a model or revision "
-                f"that has them ({self.setting})."
+                f"{source} holds no *.safetensors file, and other formats are not loaded: choose a model or "
+                f"revision that has them ({self.setting})."
             )
         if "config.json" not in held:
             raise SetupError(f"{source} holds no config.json: it is not a model that transformers can load.")
@@ -74,7 +72,7 @@ MODEL = Kind(
     setting="benchmark_model",
     revision_setting="benchmark_model_revision",
 )
-# The configuration and the split of CNN/DailyMail that MLPerf's reference asks for.
+# The configuration and the split of CNN/DailyMail that MLPerf's reference uses.
 DATASET = Kind(
     name="dataset",
     allow=("3.0.0/validation-*.parquet",),

@@ -1,9 +1,9 @@
-"""Where a prepared CNN/DailyMail lies on a node, and whether it is the one that the settings mean.
+"""The place of a prepared CNN/DailyMail on a node, and whether it matches the settings.
 
     <hf_cache_dir>/llm-benchmark/datasets/cnn_dailymail-<hash>.json           list of {input, tok_input, output}
     <hf_cache_dir>/llm-benchmark/datasets/cnn_dailymail-<hash>.record.json    its SHA-256, and what it was made from
 
-<hash> is of everything that the settings say about it: dataset, revision, model, model revision and template.
+<hash> covers everything in the settings that affects it: dataset, revision, model, model revision and template.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from benchmark.files import file_sha256
 from benchmark.settings import Settings
 from benchmark.settings.measurement import is_directory_path
 
-# Word for word the one of MLPerf's reference implementation for llama3.1-8b: another would be another benchmark.
+# The exact template of MLPerf's reference implementation for llama3.1-8b: another one would change the benchmark.
 TEMPLATE = (
     "Summarize the following news article in 128 tokens. Please output the summary only, without any other text.\n\n"
     "Article:\n{input}\n\nSummary:"
 )
-# What decides which tokens a text becomes.
+# What determines the tokens of a text.
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -36,7 +36,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class PreparedRecord(BaseModel):
-    """What a prepared file was made from; written after it, so that a file without a sound one does not count."""
+    """What a prepared file was made from; written after it, so that a file without a sound record does not count."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
@@ -49,7 +49,7 @@ class PreparedRecord(BaseModel):
 
 
 def prepared_path(settings: Settings) -> Path:
-    """Return where the prepared file of these settings lies."""
+    """Return the path of the prepared file for these settings."""
     model, revision = settings.benchmark_model, settings.benchmark_model_revision
     if is_directory_path(model):
         model, revision = str(Path(model).expanduser().resolve()), ""
@@ -61,12 +61,12 @@ def prepared_path(settings: Settings) -> Path:
 
 
 def record_path(prepared: Path) -> Path:
-    """Return where the record beside a prepared file lies."""
+    """Return the path of the record beside a prepared file."""
     return prepared.with_suffix(".record.json")
 
 
 def read_record(prepared: Path) -> PreparedRecord | None:
-    """Return the record beside a prepared file; a damaged one counts as absent: it can be made again."""
+    """Return the record beside a prepared file; a damaged one counts as absent, as it can be made again."""
     try:
         return PreparedRecord.model_validate_json(record_path(prepared).read_text(encoding="utf-8"))
     except (OSError, ValueError, ValidationError):
@@ -74,7 +74,7 @@ def read_record(prepared: Path) -> PreparedRecord | None:
 
 
 def sound(prepared: Path) -> PreparedRecord | None:
-    """Return the record of a prepared file whose content is what the record says; None: it is to be made."""
+    """Return the record of a prepared file if its content matches; None: it must be prepared."""
     record = read_record(prepared)
     try:
         return record if record and file_sha256(prepared) == record.sha256 else None
@@ -83,6 +83,6 @@ def sound(prepared: Path) -> PreparedRecord | None:
 
 
 def tokenizer_sha256(snapshot: Path) -> str:
-    """Return a hash of the tokenizer's files in a model's directory: another tokenizer makes other tokens."""
+    """Return a hash of the tokenizer's files in a model's directory: another tokenizer gives other tokens."""
     files = [snapshot / name for name in TOKENIZER_FILES]
     return canonical_sha256({path.name: file_sha256(path) for path in files if path.is_file()})

@@ -1,4 +1,4 @@
-"""A model's files, looked through before anything expensive is imported: what is damaged is named by its file."""
+"""Check a model's files before anything expensive is imported, so that errors name the damaged file."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any
 from benchmark.errors import SetupError
 
 REMEDY = (
-    "Provision it again (hf_cache_source hub or controller replaces what is damaged in the cache), or copy your own "
-    "directory anew."
+    "Provision it again (hf_cache_source hub or controller replaces damaged files in the cache), or copy your own "
+    "directory again."
 )
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-# Without the first nothing loads; each of the others is read by transformers where it is there, and one that cannot be
-# read is passed over in silence.
+# Nothing loads without the first; transformers reads the others if they exist, and silently ignores one that it cannot
+# read.
 CONFIG, GENERATION = "config.json", "generation_config.json"
 TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*", "tekken.json")
 JSON_FILES = (CONFIG, GENERATION, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", INDEX)
 
 
 def check_files(snapshot: Path) -> int:
-    """Return the number of parameters of the model whose files lie in a directory.
+    """Return the number of parameters of the model in a directory.
 
-    Reads the small files and the headers of the weights. Raises SetupError, naming the file and what to do, where one
-    is missing, cut off or not what it should be.
+    Reads the small files and the headers of the weights. Raises SetupError, naming the file and the remedy, if one is
+    missing, truncated or invalid.
     """
     for path in sorted(snapshot.iterdir()):
         if path.is_symlink() and not path.exists():
@@ -36,23 +36,24 @@ def check_files(snapshot: Path) -> int:
     if CONFIG not in reported:
         raise _missing(snapshot / CONFIG)
     if not isinstance(reported[CONFIG].get("model_type"), str):
-        raise _damaged(snapshot / CONFIG, "it names no model_type")
+        raise _damaged(snapshot / CONFIG, "it has no model_type")
     if not any(any(snapshot.glob(pattern)) for pattern in TOKENIZERS):
         raise _missing(snapshot / TOKENIZERS[0])
     if not _are_tokens(reported.get(GENERATION, {}).get("eos_token_id")):
-        raise _damaged(snapshot / GENERATION, "its eos_token_id is no token, nor a list of them")
+        raise _damaged(snapshot / GENERATION, "its eos_token_id is neither a token nor a list of tokens")
     shards = sorted(set(_shards(reported[INDEX], snapshot / INDEX))) if INDEX in reported else []
     for shard in shards:
         if not (snapshot / shard).is_file():
             raise _missing(snapshot / shard)
-    # As transformers chooses. The same weights may lie beside them once more (Mistral's consolidated.safetensors).
+    # As transformers chooses. The same weights may also be there under other names (Mistral's
+    # consolidated.safetensors).
     if (snapshot / WEIGHTS).is_file() or not shards:
         shards = [WEIGHTS]
     return _count_parameters([snapshot / shard for shard in shards])
 
 
 def _count_parameters(files: list[Path]) -> int:
-    """Return the number of parameters in safetensors files, from their headers alone."""
+    """Return the number of parameters in safetensors files, from their headers only."""
     from safetensors import SafetensorError, safe_open
 
     total = 0
@@ -60,13 +61,13 @@ def _count_parameters(files: list[Path]) -> int:
         if not path.is_file():
             raise SetupError(
                 f"{path.parent} holds no {path.name}; other formats are not loaded: convert them (transformers' "
-                "save_pretrained writes it), or take a model that has it."
+                "save_pretrained writes it), or use a model that has it."
             )
         try:
             with safe_open(path, framework="numpy") as tensors:
                 total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 # not a dict
         except (SafetensorError, OSError) as error:
-            if "Cannot allocate memory" in str(error):  # told of a file that is too large to be mapped
+            if "Cannot allocate memory" in str(error):  # raised for a file too large to be mapped
                 raise MemoryError(f"Cannot allocate memory for {path}") from None
             raise _damaged(path, str(error)) from None
     return total
@@ -78,7 +79,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise _damaged(path, str(error)) from None
     if not isinstance(content, dict):
-        raise _damaged(path, "it holds no object")
+        raise _damaged(path, "it is not a JSON object")
     return content
 
 
@@ -99,7 +100,7 @@ def _missing(path: Path) -> SetupError:
 
 def _damaged(path: Path, how: str) -> SetupError:
     if path.is_symlink():
-        # A blob that looks as it did when it was verified: of another time, its content is looked at again.
+        # If a blob's time has changed since it was verified, its content is verified again.
         with suppress(OSError):
             os.utime(path)
     return SetupError(f"{path} is damaged ({' '.join(how.split())}). {REMEDY}")

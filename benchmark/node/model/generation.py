@@ -1,4 +1,4 @@
-"""How tokens are chosen, for transformers: every setting explicit, so that none comes from the model's own file."""
+"""transformers' settings for choosing tokens: all explicit, so that none comes from the model's own file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmark.profiles import Generation
 
 
 def end_tokens(loaded: LoadedModel) -> list[int]:
-    """Return the tokens that end an answer: the model's own, or its tokenizer's; few have none."""
+    """Return the tokens that end an answer: the model's own, or its tokenizer's; a few models have none."""
     end = loaded.model.generation_config.eos_token_id
     if end is None:
         end = loaded.tokenizer.eos_token_id
@@ -18,7 +18,7 @@ def end_tokens(loaded: LoadedModel) -> list[int]:
 
 
 def generation_config(loaded: LoadedModel, wanted: Generation, temperature: float, **more: Any) -> Any:
-    """Return the profile's settings at that temperature (0: without sampling) as transformers' GenerationConfig."""
+    """Return the profile's settings with that temperature (0: no sampling) as transformers' GenerationConfig."""
     from transformers import GenerationConfig
 
     end = end_tokens(loaded)

@@ -1,9 +1,9 @@
-"""Which weights: a hash that is cheap to take, for telling nodes apart.
+"""A quick hash of the weights, to tell models on different nodes apart.
 
-A blob of the Hugging Face cache is named by its content's hash, which was verified when it was brought: nothing is
-read. In a directory, small files are hashed whole, and of a large one its size, the header of a safetensors file
-(names, types, shapes and places of all tensors) and 64 pieces of 64 KiB spread over it: some MB instead of 16 GB. It
-finds another model, revision or fine-tuning, but neither a flipped bit nor a forged file.
+A blob of the Hugging Face cache is named by its content's hash, which was verified when it was downloaded: nothing is
+read. In other directories, small files are hashed whole; of a large file its size, the header of a safetensors file
+(names, types, shapes and offsets of all tensors) and 64 pieces of 64 KiB spread over it: a few MB instead of 16 GB. It
+detects a different model, revision or fine-tuning, but neither a flipped bit nor a forged file.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 WHOLE_BYTES = 32 * 2**20
 PIECES = 64
 PIECE_BYTES = 64 * 2**10
-# Headers of safetensors files are as long as their first eight bytes say; longer ones are cut here.
+# The first eight bytes of a safetensors file give the length of its header; longer headers are cut here.
 HEADER_BYTES = 16 * 2**20
 
 
 def weights_sha256(snapshot: Path) -> str:
-    """Return the hex SHA-256 of the weights and what else says how to compute with them; empty where there are none.
+    """Return the hex SHA-256 of the weights and of all files that affect their use; empty if there are none.
 
     Raises OSError for a file that cannot be read.
     """

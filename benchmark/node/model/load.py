@@ -30,13 +30,13 @@ from benchmark.settings.measurement import is_directory_path
 from benchmark.words import brief, sentences
 
 BYTES_PER_PARAMETER = {"float16": 2, "bfloat16": 2, "float32": 4}
-# Room for activations and the CUDA context, and for a KV cache whose size nobody gave.
+# Room for activations, the CUDA context, and a KV cache of unknown size.
 HEADROOM_BYTES = 2 * 2**30
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to generate, its tokenizer, and how it was really loaded."""
+    """A model ready to generate, its tokenizer, and how it was actually loaded."""
 
     model: Any
     tokenizer: Any
@@ -44,9 +44,9 @@ class LoadedModel:
 
 
 def find_snapshot(settings: Settings) -> Path:
-    """Return the directory that holds the weights, without asking the network.
+    """Return the directory of the weights, without network access.
 
-    Raises SetupError where it is not there.
+    Raises SetupError if it does not exist.
     """
     if is_directory_path(settings.benchmark_model):
         directory = Path(settings.benchmark_model).expanduser().resolve()
@@ -63,7 +63,7 @@ def find_snapshot(settings: Settings) -> Path:
             revision=settings.benchmark_model_revision,
             cache_dir=cache,
             local_files_only=True,
-            # A listing of the whole repository may lie there: only these files are asked for.
+            # The listing may cover the whole repository: only these files are needed.
             allow_patterns=ALLOW_PATTERNS,
             ignore_patterns=IGNORE_PATTERNS,
         )
@@ -78,15 +78,15 @@ def find_snapshot(settings: Settings) -> Path:
 def load_model(settings: Settings, readers: int | None = None, parts: int = 1, texts: bool = True) -> LoadedModel:
     """Load the model onto one device: the first visible GPU, or the CPU.
 
-    So many threads read the weights; 0: transformers maps the files; None: as is faster on the device. Of so many
-    `parts` this process, which is one of as many, loads its own: see `benchmark/node/spread.py`. `texts`: whether
-    prompts come that are text.
+    `readers`: number of threads that read the weights; 0: transformers maps the files; None: whichever is faster on the
+    device. `parts`: number of processes over which the model is split; this process loads its own part, see
+    `benchmark/node/spread.py`. `texts`: whether some prompts are text.
 
-    Raises SetupError where it is not there or does not fit, needs a package that is not there, or has no chat template
-    that makes a prompt of a text.
+    Raises SetupError if the model is missing or does not fit, needs a missing package, or has no chat template that can
+    make a prompt from a text.
     """
     stages = Stages()
-    os.environ["HF_HUB_OFFLINE"] = "1"  # what is measured is what was provisioned, never a fresh download
+    os.environ["HF_HUB_OFFLINE"] = "1"  # measure what was provisioned, never a fresh download
     snapshot = find_snapshot(settings)
     parameters = check_files(snapshot)
     try:
@@ -94,7 +94,7 @@ def load_model(settings: Settings, readers: int | None = None, parts: int = 1, t
             import torch
             from transformers import (
                 GenerationConfig,
-                modeling_utils,  # noqa: F401 # else it comes with the tokenizer
+                modeling_utils,  # noqa: F401 # otherwise imported with the tokenizer, outside its stage
             )
             from transformers.utils import logging
     except ImportError as error:
@@ -122,21 +122,21 @@ def load_model(settings: Settings, readers: int | None = None, parts: int = 1, t
             _require_all(snapshot, found)
         else:
             model = _read(kind, snapshot, dtype, device, readers, stages)
-    # RuntimeError: torch's own, full memory among them; the last two: by words in files that are not known.
+    # RuntimeError: torch's own, including full memory; the last two: for unknown values in the files.
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         reported = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise SetupError(f"The model in {snapshot} cannot be loaded: {reported}") from error
-    except ImportError as error:  # mostly for weights that are quantized
+    except ImportError as error:  # usually for quantized weights
         raise SetupError(
-            f"The model in {snapshot} needs a package that is not there: {sentences(brief(str(error)))} Take "
-            f"{FROM_SERVERS}, or weights that need none."
+            f"The model in {snapshot} needs a package that is not installed: {sentences(brief(str(error)))} Use "
+            f"{FROM_SERVERS}, or weights that do not need it."
         ) from error
     model.eval()
-    # Of its file only what ends an answer counts: `generate` would take from it all that it is not told.
+    # Only the end tokens of its file count: `generate` would use its values for everything that is not set.
     model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
     devices = sorted({str(parameter.device) for parameter in model.parameters()})
     if devices != [device]:
-        raise SetupError(f"The model was to lie on {device} and lies on {', '.join(devices)}: it does not fit.")
+        raise SetupError(f"The model should be on {device} but is on {', '.join(devices)}: it does not fit.")
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
@@ -158,11 +158,10 @@ def load_model(settings: Settings, readers: int | None = None, parts: int = 1, t
 
 
 def parameters_per_token(model: Any) -> int | None:
-    """Return how many parameters each token is multiplied with: what a step reads. None: that depends on the token.
+    """Return the number of parameters read per token in a step. None: it depends on the token.
 
-    Of tables that a token picks a row of, such as its embedding, none is read as a whole, unless it is the output's
-    matrix too. In a mixture of experts a token chooses which weights are read; other parts than the text's (vision) are
-    not used at every step.
+    Of tables such as the embedding a token reads only a row, unless the table is also the output matrix. In a mixture
+    of experts a token chooses which weights are read; parts other than the text's (vision) are not used at every step.
     """
     config = model.config
     text = config.get_text_config()
@@ -189,7 +188,7 @@ def has_experts(config: dict[str, Any]) -> bool:
 
 
 def _read(kind: Any, snapshot: Path, dtype: Any, device: str, readers: int | None, stages: Stages) -> Any:
-    """Return the model with its weights on the device; it is made without memory of its own."""
+    """Return the model with its weights on the device; it is created without memory of its own."""
 
     def load() -> Any:
         model, found = kind.from_pretrained(
@@ -221,21 +220,21 @@ def _read(kind: Any, snapshot: Path, dtype: Any, device: str, readers: int | Non
 
 
 def _kind_of(snapshot: Path) -> Any:
-    """Return transformers' class for the model. Raises SetupError where it does not continue its prompt."""
+    """Return transformers' class for the model. Raises SetupError if the model does not continue its prompt."""
     config = read_config(snapshot)
     if config.is_encoder_decoder:
         raise SetupError(
-            f"The model in {snapshot} ({architecture_name(config)}) has an encoder; sequential and continuous take "
-            f"models that continue their prompt: take {FROM_SERVERS}."
+            f"The model in {snapshot} ({architecture_name(config)}) has an encoder; sequential and continuous need a "
+            f"model that continues its prompt: use {FROM_SERVERS}."
         )
     return model_class(config)
 
 
 def _require_all(snapshot: Path, found: Mapping[str, Any]) -> None:
-    """Raise SetupError where weights are not in the files, or of another shape: transformers would make them up."""
+    """Raise SetupError if weights are missing or have another shape: transformers would initialise them randomly."""
     unfit = {
         "are missing": sorted(found["missing_keys"]),
-        "have another shape than config.json says": sorted(name for name, *_ in found["mismatched_keys"]),
+        "have a different shape from config.json": sorted(name for name, *_ in found["mismatched_keys"]),
     }
     for how, names in unfit.items():
         if names:
@@ -245,7 +244,7 @@ def _require_all(snapshot: Path, found: Mapping[str, Any]) -> None:
 
 
 def _quantization(model: Any) -> str:
-    """Return how the weights on the device are quantized; empty: they are not, or were turned back while loading."""
+    """Return the quantization of the weights on the device; empty: none, or they were dequantized while loading."""
     if not getattr(model, "is_quantized", False):
         return ""
     method = getattr(model, "quantization_method", "in an unknown way")
@@ -260,6 +259,6 @@ def _check_memory(weights: int, dtype: str, device: int = 0) -> None:
     if needed > free:
         raise SetupError(
             f"The model needs {needed / 1e9:.1f} GB ({weights / 1e9:.1f} GB of weights in {dtype} among them) and the "
-            f"GPU has {free / 1e9:.1f} GB free of {total / 1e9:.1f}: end what else uses it (nvidia-smi), or take a "
+            f"GPU has {free / 1e9:.1f} GB free of {total / 1e9:.1f}: end whatever else uses it (nvidia-smi), or use a "
             "smaller model."
         )

@@ -1,4 +1,4 @@
-"""One process's part of a model that is spread over several: tensor parallelism by transformers' own plan."""
+"""One process's part of a model that is split over several: tensor parallelism by transformers' own plan."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from benchmark.node.model.architecture import read_config, text_config
 from benchmark.node.startup import Stages
 from benchmark.provisioned import FROM_SERVERS
 
-# For all processes to find each other, and for one of them to wait for another that still reads its weights.
+# For all processes to find each other, and to wait for one that is still reading its weights.
 TIMEOUT = timedelta(minutes=30)
 
 
 def own_part(parts: int) -> int:
-    """Return which of so many parts is this process's, from 0: torchrun's variables say it."""
+    """Return the number of this process's part, from 0, as set in torchrun's variables."""
     return int(os.environ["RANK"]) if parts > 1 else 0
 
 
 def require_parts(snapshot: Path, parts: int) -> None:
-    """Raise SetupError where the model's heads cannot be shared out evenly over so many processes."""
+    """Raise SetupError if the model's heads cannot be split evenly over that many processes."""
     config = text_config(read_config(snapshot))
     heads = {name: getattr(config, name, None) for name in ("num_attention_heads", "num_key_value_heads")}
     for name, count in heads.items():
         if isinstance(count, int) and count % parts:
             raise SetupError(
-                f"tensor_parallel is {parts}, and the model in {snapshot} has {count} heads ({name}), which cannot be "
-                f"shared out evenly: take a number that divides it, or {FROM_SERVERS}."
+                f"tensor_parallel is {parts}, but the model in {snapshot} has {count} heads ({name}), which cannot be "
+                f"split evenly: use a number that divides it, or {FROM_SERVERS}."
             )
 
 
 def read_part(kind: Any, snapshot: Path, dtype: Any, device: str, parts: int, stages: Stages) -> tuple[Any, Any]:
-    """Return the model with this process's part of the weights on its device, and what was found in the files.
+    """Return the model with this process's part of the weights on its device, and transformers' loading report.
 
-    All processes have to call it at the same time. Raises SetupError where the model cannot be spread.
+    All processes must call it at the same time. Raises SetupError if the model cannot be split.
     """
     import torch
     from torch.distributed.tensor import DTensor
@@ -59,7 +59,7 @@ def read_part(kind: Any, snapshot: Path, dtype: Any, device: str, parts: int, st
         )
     if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
         raise SetupError(
-            f"transformers has no plan by which {type(model).__name__} is spread over several GPUs: leave "
-            f"tensor_parallel out, or take {FROM_SERVERS}."
+            f"transformers has no plan to split {type(model).__name__} over several GPUs: leave tensor_parallel out, "
+            f"or use {FROM_SERVERS}."
         )
     return model, found

@@ -1,4 +1,4 @@
-"""From a prompt to the token ids that a model is given: one way for every engine."""
+"""Convert a prompt to the token ids that a model gets: the same way for every engine."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from benchmark.errors import InputError, RunError, SetupError
 from benchmark.node.interfaces import Demands, Prompt
 from benchmark.words import brief, sentences
 
-# Chat templates print a date: the same prompt must have the same tokens tomorrow. Llama's takes it as an argument,
-# gpt-oss's asks for the time.
+# Chat templates may print the date, but a prompt must always have the same tokens. Llama's takes the date as an
+# argument, gpt-oss's calls a function for it.
 TEMPLATE_DATE = "26 Jul 2024"
 CLOCK = "strftime_now"
-# What templates ask it for.
+# The formats that templates call it with.
 TIME_WORDS = (*("-d", "-m"), *"AaBbdeFHIjMmpSTYy")
 
-# What `require_room` says of a model that has so many.
-POSITIONS = "the model's positions are"
+# The limit of a model's positions, in `require_room`.
+POSITIONS = "the model's limit is"
 
 
 def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """Return the prompt's token ids: its own, or those of its text within the model's chat template."""
+    """Return the prompt's token ids: its own, or those of its text formatted with the model's chat template."""
     if prompt.token_ids is not None:
         return list(prompt.token_ids)
     encoded = tokenizer.apply_chat_template(
@@ -38,9 +38,9 @@ def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
 
 
 def _timeless(template: str) -> str:
-    """Return a chat template whose function for the time, transformers' own, tells TEMPLATE_DATE's midnight.
+    """Return a chat template whose function for the time, transformers' own, returns TEMPLATE_DATE at midnight.
 
-    A function cannot be handed to a template, so a macro takes its name. What follows `endmacro` keeps a newline.
+    A template cannot be given a function, so a macro takes its name. What follows `endmacro` keeps a newline.
     """
     if CLOCK not in template:
         return template
@@ -50,49 +50,48 @@ def _timeless(template: str) -> str:
 
 
 def require_template(tokenizer: Any, snapshot: Path) -> None:
-    """Raise SetupError where the model has no chat template that makes a prompt of a text."""
+    """Raise SetupError if the model has no chat template that can make a prompt from a text."""
     if not tokenizer.chat_template:
         raise SetupError(f"The model in {snapshot} has no chat template: an instruct model is needed.")
     try:
         one, other = (encode(tokenizer, Prompt("a question", text)) for text in ("What is a prompt?", "Who asks?"))
-    except Exception as error:  # whatever a template raises by itself
+    except Exception as error:  # anything that a template raises
         raise SetupError(
-            f"The chat template of the model in {snapshot} makes no prompt of a text: {type(error).__name__}: "
-            f"{sentences(brief(str(error)))} Mend chat_template.jinja there, or take another model."
+            f"The chat template of the model in {snapshot} cannot make a prompt from a text: {type(error).__name__}: "
+            f"{sentences(brief(str(error)))} Correct chat_template.jinja there, or use another model."
         ) from None
     if one == other:
         raise SetupError(
-            f"The chat template of the model in {snapshot} leaves out what is asked: it makes the same prompt of two "
-            "texts (some take a text only as a part among images). Mend chat_template.jinja there, or take another "
-            "model."
+            f"The chat template of the model in {snapshot} ignores the text: it makes the same prompt from two texts "
+            "(some take a text only as a part among images). Correct chat_template.jinja there, or use another model."
         )
 
 
 def require_vocabulary(text_config: Any, demands: Demands) -> None:
-    """Raise InputError where the dataset's prompts have token ids that the model has not.
+    """Raise InputError if the dataset's prompts have token ids that the model does not have.
 
     Such an id would break the GPU's context, and all queries after it.
     """
     if demands.highest_id >= text_config.vocab_size:
         raise InputError(
-            f"The dataset's prompts have token ids up to {demands.highest_id}, and the model has "
+            f"The dataset's prompts have token ids up to {demands.highest_id}, but the model has "
             f"{text_config.vocab_size}: they were made with another model's tokenizer."
         )
 
 
 def require_room(tokens: int | None, demands: Demands, most: int, what: str) -> None:
-    """Raise InputError where the longest prompt and an answer of `most` tokens do not fit; None: no limit is known."""
+    """Raise InputError if the longest prompt and an answer of `most` tokens do not fit; None: no known limit."""
     if tokens is not None and demands.longest + most > tokens:
         raise InputError(
-            f"The dataset's longest prompt and its answer take {demands.longest + most} tokens, and {what} {tokens}: "
-            "take shorter prompts, or another model."
+            f"The dataset's longest prompt and its answer take {demands.longest + most} tokens, but {what} {tokens}: "
+            "use shorter prompts, or another model."
         )
 
 
 def check_prompt(token_ids: Sequence[int], text_config: Any, most: int, cache_tokens: int | None = None) -> None:
     """Raise RunError for a query that could never be scheduled, or would break the device for all others.
 
-    `most`: tokens of its answer; `cache_tokens`: what a cache of a fixed size holds, None: it has none.
+    `most`: tokens of its answer; `cache_tokens`: the capacity of a fixed-size cache, None: there is none.
     """
     total = len(token_ids) + most
     if not token_ids:

@@ -1,4 +1,4 @@
-"""Make a tiny Llama-architecture model with a real tokenizer: for trying the benchmark, not for its answers."""
+"""Make a tiny Llama-architecture model with a real tokenizer: for trying the benchmark, not for useful answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmark.node.datasets import curated
 SEED = 20240723
 VOCABULARY = 512
 
-# The header format of Llama 3's own template, without its tools and its date.
+# The header format of Llama 3's own template, without tools and date.
 CHAT_TEMPLATE = (
     "{{- '<|begin_of_text|>' }}"
     "{%- for message in messages %}"
@@ -25,9 +25,9 @@ SPECIAL_TOKENS = ["<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|e
 
 
 def make_tiny_model(directory: Path) -> None:
-    """Write model and tokenizer to a new directory; it appears whole or not at all. Same seed, same files.
+    """Write model and tokenizer to a new directory, atomically; the same seed gives the same files.
 
-    Raises InputError where the directory exists, SetupError where a package is missing.
+    Raises InputError if the directory exists, SetupError if a package is missing.
     """
     if directory.exists():
         raise InputError(f"{directory} exists: remove it first, or use it.")
@@ -74,7 +74,7 @@ def make_tiny_model(directory: Path) -> None:
     beside.mkdir(parents=True)
     wrapped.save_pretrained(beside)
     model.save_pretrained(beside)
-    # safetensors makes a file that only its owner may read, whatever the umask.
+    # safetensors makes files that only their owner can read, whatever the umask.
     mask = os.umask(0)
     os.umask(mask)
     for path in beside.iterdir():

@@ -1,9 +1,9 @@
-"""Read safetensors files in pieces, several at a time, straight to the device: what transformers reads them through.
+"""Read safetensors files in pieces, several at a time, directly to the device: a faster backend for transformers.
 
 transformers maps the files into memory and copies from there: page by page from the disk, through memory that the GPU
-cannot read by itself, and where the files' precision is not the one asked for, it converts on the CPU. Here several
-threads read pieces into memory that is pinned, each goes to the device as it is, and the device converts. The rest of
-loading (which tensor belongs where, what is tied) stays transformers' own.
+cannot read itself; and if the files' precision is not the requested one, it converts on the CPU. Here several threads
+read pieces into pinned memory, each goes to the device unconverted, and the device converts. The rest of loading (which
+tensor belongs where, what is tied) is still transformers' own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ READERS = 4
 
 
 class Reader:
-    """Threads that read pieces of files onto one device; where their time goes."""
+    """Threads that read pieces of files onto one device, and the time they take."""
 
     def __init__(self, device: str, readers: int = READERS) -> None:
         import torch
@@ -37,7 +37,7 @@ class Reader:
         self._disk_s = self._transfer_s = 0.0
 
     def read(self, file: int, offset: int, size: int) -> Any:
-        """Return `size` bytes of an open file as a tensor of bytes on the device; raises OSError where they end."""
+        """Return `size` bytes of an open file as a byte tensor on the device; raises OSError if it is too short."""
         import torch
 
         target = torch.empty(size, dtype=torch.uint8, device=self._device)
@@ -51,11 +51,11 @@ class Reader:
         return target
 
     def seconds(self) -> tuple[float, float]:
-        """Return what each thread spent on reading and on the way to the device, on average."""
+        """Return each thread's average time for reading, and for the transfer to the device."""
         return self._disk_s / self.readers, self._transfer_s / self.readers
 
     def close(self) -> None:
-        """End the threads, and release the pinned memory with them."""
+        """End the threads, which releases the pinned memory."""
         self._pool.shutdown()
 
     def _straight(self, target: Any, file: int, offset: int) -> None:
@@ -76,7 +76,7 @@ class Reader:
         with torch.cuda.device(self._device):
             target.copy_(piece, non_blocking=True)
             self._own.arrived.record()
-        self._own.arrived.synchronize()  # the pinned memory is to be used again
+        self._own.arrived.synchronize()  # before the pinned memory is used again
         self._add(len(target), read - began, time.monotonic() - read)
 
     def _add(self, size: int, disk_s: float, transfer_s: float) -> None:
@@ -88,7 +88,7 @@ class Reader:
 
 @contextmanager
 def reading(device: str, readers: int = READERS) -> Iterator[Reader]:
-    """Have transformers read safetensors files through a Reader within the block."""
+    """Within the block, transformers reads safetensors files through a Reader."""
     from transformers import modeling_utils
 
     plain, reader = modeling_utils.safe_open, Reader(device, readers)
@@ -101,7 +101,7 @@ def reading(device: str, readers: int = READERS) -> Iterator[Reader]:
 
 
 class _File:
-    """An open safetensors file; what is not asked of it here goes to the library's own, which has checked it."""
+    """An open safetensors file; everything else is passed to the library's own, which has validated the file."""
 
     def __init__(self, path: Any, plain: Any, reader: Reader) -> None:
         self._plain = plain
@@ -122,7 +122,7 @@ class _File:
         self._plain.__exit__(*error)
 
     def get_slice(self, name: str) -> Any:
-        """Return the tensor of that name, to be read when `[...]` asks for it."""
+        """Return the tensor of that name, which is read on `[...]`."""
         begin, end = self._header[name]["data_offsets"]
         plain = self._plain.get_slice(name)
         return _Tensor(plain, lambda: self._reader.read(self._file.fileno(), self._begin + begin, end - begin))
@@ -146,7 +146,7 @@ class _Tensor:
 
 
 def _kinds() -> dict[str, Any]:
-    """Return torch's types by their names in the files, as far as models use them."""
+    """Return torch's types by their names in the files, for the types that models use."""
     import torch
 
     return {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16} | {
@@ -156,7 +156,7 @@ def _kinds() -> dict[str, Any]:
 
 
 def _fill(target: Any, file: int, offset: int) -> None:
-    """Read until the tensor of bytes, which lies in memory of the CPU, is full."""
+    """Read until the byte tensor, in CPU memory, is full."""
     view = memoryview(target.numpy())
     while view:
         count = os.preadv(file, [view], offset)

@@ -1,4 +1,4 @@
-"""How fast all GPUs of a node add up what each has (NCCL): what tensor parallel serving waits for."""
+"""Speed of an all-reduce over all GPUs of a node (NCCL): tensor parallel serving waits for it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from benchmark.node.probes.interfaces import Figure, Gpus, Scope
 
 SCOPE: Scope = "gpus"
 RATES = ("all_reduce",)
-# Bytes, and how often.
+# Bytes, and number of repetitions.
 LARGE, SMALL = (2**30, 40), (2**14, 400)
 WARM_UP = 10
-# For the GPUs to find each other: one that died meanwhile is not waited for longer.
+# For the GPUs to find each other: a failed one is not waited for longer.
 PATIENCE = timedelta(seconds=30)
 
 
 def measure(gpus: Gpus) -> Mapping[str, Figure]:
-    """Return the bus bandwidth of a large sum in GB/s, and the time of a small one in microseconds.
+    """Return the bus bandwidth of a large all-reduce in GB/s, and the time of a small one in microseconds.
 
-    Bus bandwidth is NCCL's term: 2 (n - 1) / n times the bytes a second.
+    Bus bandwidth is NCCL's term: 2 (n - 1) / n times the bytes per second.
     """
     dist = gpus.torch.distributed
     dist.init_process_group(

@@ -1,4 +1,4 @@
-"""How fast the node's CPU works, one core and all cores: what starts kernels, tokenises and serves."""
+"""Speed of the node's CPU, one core and all cores, which launches kernels, tokenises and serves."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from benchmark.node.probes.interfaces import Figure, Host, Scope
 
 SCOPE: Scope = "node"
 RATES = ("cpu_one_core", "cpu_all_cores")
-# hashlib releases the interpreter's lock while it works on as much.
+# Large enough for hashlib to release the interpreter lock.
 BLOCK, SECONDS, ROUNDS = bytes(2**20), 0.3, 3
 
 
 def measure(host: Host) -> dict[str, Figure]:
-    """Return what one core and all cores hash with SHA-256, in MB/s: of the best round, for others only slow one."""
+    """Return the SHA-256 rate of one core and of all cores, in MB/s, of the best round: others only slow it down."""
     with ThreadPoolExecutor(host.cores) as pool:
         one = max(_rate() for _ in range(ROUNDS))
         every = max(sum(pool.map(lambda _: _rate(), range(host.cores))) for _ in range(ROUNDS))

@@ -1,4 +1,4 @@
-"""How fast a GPU reads its memory, and copies within it: what decode waits for."""
+"""Speed of reading a GPU's memory, and of copying within it: decode waits for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from benchmark.node.probes.timing import median_s
 
 SCOPE: Scope = "gpu"
 RATES = ("device_memory_read", "device_memory_copy")
-# Far beyond any cache; less where memory is scarce.
+# Far larger than any cache; less if memory is scarce.
 BYTES, SHARE = 2**32, 8
 
 

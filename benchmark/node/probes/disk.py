@@ -1,4 +1,4 @@
-"""How fast the disk reads that holds the model, around the page cache: what a cold start waits for."""
+"""Read speed of the disk that holds the model, bypassing the page cache: a cold start waits for it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from benchmark.node.probes.interfaces import Figure, Host, Scope
 SCOPE: Scope = "node"
 RATES = ("disk_read",)
 BLOCK, SECONDS = 2**24, 2.0
-# A whole environment on a network disk has more files than there is time to look at.
+# A whole environment on a network disk has too many files to examine all.
 LOOK_S = 3.0
 
 
 def measure(host: Host) -> dict[str, Figure]:
-    """Return the rate at which the largest file of the directory is read, in GB/s; nothing where none is large enough.
+    """Return the read rate of the directory's largest file, in GB/s; empty if none is large enough.
 
-    With O_DIRECT, where the file system has it: what the page cache holds says nothing about the disk.
+    With O_DIRECT, if the file system supports it: the page cache's contents say nothing about the disk.
     """
     found = _largest(host.directory)
     rate = _rate(found) if found else None
@@ -29,13 +29,13 @@ def measure(host: Host) -> dict[str, Figure]:
 
 
 def _largest(directory: Path) -> Path | None:
-    """Return the largest file that is found in the time there is for it; None: none is large enough."""
+    """Return the largest file found within the time limit; None: none is large enough."""
     largest: Path | None = None
     most = 4 * BLOCK - 1
     began = time.monotonic()
     for parent, _, names in os.walk(directory):
         for name in names:
-            with suppress(OSError):  # not this user's, or gone meanwhile
+            with suppress(OSError):  # not readable for this user, or deleted meanwhile
                 seen = (path := Path(parent, name)).stat()
                 if stat.S_ISREG(seen.st_mode) and seen.st_size > most:
                     largest, most = path, seen.st_size
@@ -50,7 +50,7 @@ def _rate(path: Path) -> float | None:
     except OSError:
         return None
     size = os.fstat(descriptor).st_size // BLOCK * BLOCK
-    # Aligned, as O_DIRECT wants it.
+    # Aligned, as O_DIRECT requires.
     with mmap.mmap(-1, BLOCK) as block:
         done, began = 0, time.perf_counter()
         try:

@@ -1,4 +1,4 @@
-"""The probes that there are: every module of this package with a SCOPE."""
+"""The available probes: every module of this package with a SCOPE."""
 
 from __future__ import annotations
 

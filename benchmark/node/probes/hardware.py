@@ -1,4 +1,4 @@
-"""All probes of a node: first the node's own, then all GPUs at the same time, then what is between them."""
+"""All probes of a node: first the node's own, then all GPUs at the same time, then the links between them."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from benchmark.records.probes import FigureName, GpuProbes, HardwareProbes, Meas
 from benchmark.served import ENDPOINT
 from benchmark.settings import Settings
 
-# Far more than each step takes: a GPU that hangs is named, and the node goes on.
+# Far longer than any step takes: a hanging GPU is reported, and the node continues.
 LIMIT_S = 90
-# For a process to be gone once it was killed: one that a driver or a disk holds is not, and is left where it is.
+# Time for a killed process to end: one that is stuck in a driver or a disk does not, and is abandoned.
 GONE_S = 5
-BESIDE_A_SERVER = "The GPUs were not probed: a server that runs already has them."
-# What a process starts with is where this package lies, installed or not.
+BESIDE_A_SERVER = "The GPUs were not probed: a server that is already running uses them."
+# On the PYTHONPATH of the processes, as this package may not be installed.
 ROOT = Path(benchmark.__file__).parents[1]
 
 
 def probe_hardware(directory: Path, gpus: int) -> HardwareProbes:
-    """Return what the probes found. `directory`: what is read from the disk; `gpus`: how many this run sees."""
+    """Return the probes' results. `directory`: what to read from the disk; `gpus`: how many this run sees."""
     began = time.monotonic()
     notes: list[str] = []
     with _process("node", str(directory)) as process:
         (node,) = _answers([process], ["the node"], notes)
     between: _Answer | None = None
     with ExitStack() as stack:
-        # At the same time: what GPUs share (power, cooling, the links to the host) shows only then.
+        # At the same time: only then do limits of shared power, cooling and host links show.
         processes = [stack.enter_context(_process("gpu", str(index), str(gpus))) for index in range(gpus)]
         each = _answers(processes, [f"GPU {index}" for index in range(gpus)], notes)
         if gpus > 1 and all(each):
@@ -51,7 +51,7 @@ def probe_hardware(directory: Path, gpus: int) -> HardwareProbes:
                 process.say(str(store))
             between = _answers(processes, [f"between the GPUs, GPU {index}" for index in range(gpus)], notes)[0]
         elif gpus > 1:
-            notes.append("What is between the GPUs was not probed: one of them did not answer.")
+            notes.append("The links between the GPUs were not probed: one of the GPUs did not answer.")
     return HardwareProbes(
         node=node.figures if node else {},
         gpus=tuple(
@@ -65,7 +65,7 @@ def probe_hardware(directory: Path, gpus: int) -> HardwareProbes:
 
 
 def probed_directory(settings: Settings, profile: Profile) -> Path:
-    """Return the directory whose disk is read: the model's, or where there is none here, Python's environment."""
+    """Return the directory whose disk is read: the model's or, if there is none here, Python's environment."""
     if profile.loads_model:
         with suppress(BenchmarkError, OSError):
             return find_snapshot(settings)
@@ -73,12 +73,12 @@ def probed_directory(settings: Settings, profile: Profile) -> Path:
 
 
 def serves_already(settings: Settings, profile: Profile) -> bool:
-    """Return whether a server that somebody else started may have the GPUs: probes would disturb both."""
+    """Return whether a server started by others may use the GPUs: probes and server would disturb each other."""
     return profile.engine == ENDPOINT and not settings.benchmark_endpoint_start
 
 
 class _Answer(Record):
-    """What a process prints, as `measuring` says: of whom, figures, and notes on what could not be measured."""
+    """A process's output, see `measuring`: its place, figures, and notes on what could not be measured."""
 
     name: Text = ""
     uuid: Text = ""
@@ -87,7 +87,7 @@ class _Answer(Record):
 
 
 class _Process:
-    """A process that probes. It and all that it started end when its standard input closes."""
+    """A process that probes. It and its descendants end when its standard input closes."""
 
     def __init__(self, *words: str) -> None:
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -106,12 +106,12 @@ class _Process:
         self._reader.start()
 
     def say(self, line: str) -> None:
-        """Give it a line; one that is gone is told by its missing answer."""
+        """Send it a line; if it is gone, its missing answer will show that."""
         with suppress(OSError):
             os.write(self._process.stdin.fileno(), f"{line}\n".encode())  # type: ignore[union-attr]
 
     def answer(self, until: float) -> tuple[_Answer | None, str]:
-        """Return its next answer; nothing, and why, where none comes until then (of the monotonic clock)."""
+        """Return its next answer; None, and the reason, if there is none before `until` (on the monotonic clock)."""
         try:
             answer = self._answers.get(timeout=max(until - time.monotonic(), 0))
         except Empty:
@@ -119,27 +119,25 @@ class _Process:
         return (answer, "") if answer else (None, self._end())
 
     def close(self) -> None:
-        """End it, with all that it started; what cannot be killed is left behind."""
+        """End it, with its descendants; a process that cannot be killed is abandoned."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(GONE_S)
         self._reader.join(GONE_S)
-        # Closing its output would wait for the thread that still reads it.
+        # Closing its output would wait for the thread that is still reading it.
         output = None if self._reader.is_alive() else self._process.stdout
         for stream in (self._process.stdin, output, self._errors):
             if stream:
                 stream.close()
 
     def _end(self) -> str:
-        """Return how it ended that said no more, as a sentence."""
+        """Return how a process without further output ended, as a sentence."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(GONE_S)
         code = self._process.returncode
         if code == -signal.SIGKILL:
-            return (
-                "the probes were killed (SIGKILL): mostly the node's memory, or what the run may have of it, ran out."
-            )
+            return "the probes were killed (SIGKILL): probably the node's memory, or the run's share of it, ran out."
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
         how = "closed their output" if code is None else f"ended with exit code {code}"
@@ -147,7 +145,7 @@ class _Process:
 
     def _read(self) -> None:
         for line in self._process.stdout or ():
-            # What a library prints is no answer.
+            # Other output of libraries is no answer.
             with suppress(ValidationError):
                 self._answers.put(_Answer.model_validate_json(line))
         self._answers.put(None)
@@ -163,7 +161,7 @@ def _process(*words: str) -> Iterator[_Process]:
 
 
 def _answers(processes: Sequence[_Process], places: Sequence[str], notes: list[str]) -> list[_Answer | None]:
-    """Return the next answer of each, which have the same time for it, and add a note for whatever is lacking."""
+    """Return the next answer of each, with one deadline for all; add a note for each that is missing."""
     until = time.monotonic() + LIMIT_S
     answers = []
     for process, place in zip(processes, places, strict=True):

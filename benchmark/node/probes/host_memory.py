@@ -1,4 +1,4 @@
-"""How fast the node's CPUs copy in their memory: weights pass through it, and so does everything pinned."""
+"""Copy speed of the node's CPU memory: weights and everything pinned pass through it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from benchmark.node.probes.interfaces import Figure, Host, Scope
 
 SCOPE: Scope = "node"
 RATES = ("host_memory_copy",)
-# Beyond the caches of all cores together.
+# Larger than the caches of all cores together.
 BYTES, MOST_THREADS = 2**29, 16
-ROUNDS, SECONDS = 3, 1.0  # at least, and what more of them may take
+ROUNDS, SECONDS = 3, 1.0  # minimum rounds, and the time limit for more
 
 
 def measure(host: Host) -> dict[str, Figure]:
-    """Return the rate of copies by several threads (bytes read and written) in GB/s: of the best round, as STREAM.
+    """Return the rate of copies by several threads (bytes read and written) in GB/s, of the best round, as in STREAM.
 
-    What else a node does makes a round slower and none faster.
+    Other work on the node can only make a round slower.
     """
     threads = min(MOST_THREADS, host.cores)
     source = np.ones(BYTES, dtype=np.uint8)
@@ -32,7 +32,7 @@ def measure(host: Host) -> dict[str, Figure]:
         return time.perf_counter() - began
 
     with ThreadPoolExecutor(threads) as pool:
-        round_s(pool)  # each page is there, in the memory of the core that copies it where the system sees to that
+        round_s(pool)  # allocates each page, near its core if the system does that
         rounds: list[float] = []
         while len(rounds) < ROUNDS or sum(rounds) < SECONDS:
             rounds.append(round_s(pool))

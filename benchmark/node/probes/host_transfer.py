@@ -1,4 +1,4 @@
-"""How fast a GPU is reached from the host's memory, and back: loading and PCIe faults show here."""
+"""Transfer speed between a GPU and the host's memory: loading and PCIe faults show here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BYTES = 2**28
 
 
 def measure(gpu: Gpu) -> dict[str, Figure]:
-    """Return both directions with pinned memory, in GB/s."""
+    """Return the rates of both directions with pinned memory, in GB/s."""
     torch = gpu.torch
     host = torch.empty(BYTES, dtype=torch.uint8, pin_memory=True)
     host.fill_(1)

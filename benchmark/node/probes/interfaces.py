@@ -1,4 +1,4 @@
-"""What a probe is given, and what it returns."""
+"""The arguments and results of probes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal, NamedTuple, Protocol
 
-# `gpu`: measured on each GPU, on all at the same time; `gpus`: between the GPUs of a node; `node`: of the node itself.
+# `gpu`: on each GPU, on all at the same time; `gpus`: between the GPUs of a node; `node`: the node itself.
 Scope = Literal["gpu", "gpus", "node"]
 
 
 class Figure(NamedTuple):
-    """A measured number with its unit: GB/s is 10^9 bytes a second, TFLOP/s and TOP/s 10^12 operations a second."""
+    """A measured number with its unit: GB/s is 10^9 bytes per second, TFLOP/s and TOP/s 10^12 operations per second."""
 
     value: float
     unit: str
@@ -29,13 +29,13 @@ class Gpu:
 
     @property
     def device(self) -> str:
-        """The name that torch knows it by."""
+        """The name of the device in torch."""
         return f"cuda:{self.index}"
 
 
 @dataclass(frozen=True)
 class Gpus(Gpu):
-    """All GPUs of the node, as the process of one of them sees them. `store`: a file by which these find each other."""
+    """All GPUs of the node, in the process of one of them. `store`: a file through which these find each other."""
 
     count: int
     store: Path
@@ -43,16 +43,16 @@ class Gpus(Gpu):
 
 @dataclass(frozen=True)
 class Host:
-    """The node. `directory`: where the model lies, or what it would be read from."""
+    """The node. `directory`: the model's directory, or one on the disk to read."""
 
     directory: Path
     cores: int
 
 
 class Probe(Protocol):
-    """A module of this package that measures. RATES: which of its figures may have a floor, without pairs."""
+    """A module of this package that measures. RATES: which of its figures, not pairs, may have a floor."""
 
     SCOPE: Scope
 
     def measure(self, place: Gpu | Gpus | Host) -> Mapping[str, Figure]:
-        """Return named figures. What the hardware cannot do has none; raises whatever goes wrong."""
+        """Return named figures, without those that the hardware does not support; raises any error."""

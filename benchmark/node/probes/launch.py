@@ -1,4 +1,4 @@
-"""How long it takes to start a kernel: a slow CPU or a slow link to the GPU shows here, and in every small step."""
+"""Kernel launch latency: a slow CPU or a slow link to the GPU shows here, and in every small step."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ ROUNDS, LAUNCHES, SINGLE = 20, 1000, 50
 
 
 def measure(gpu: Gpu) -> dict[str, Figure]:
-    """Return what one launch takes of many in a row, and from one launch until its end is known, in microseconds.
+    """Return the time per launch of many in a row, and of one launch until its end is known, in microseconds.
 
-    The least of the rounds: what else the CPU does makes one slower and none faster.
+    The minimum of all rounds: other work of the CPU can only make one slower.
     """
     torch = gpu.torch
     value = torch.zeros(1, device=gpu.device)

@@ -1,4 +1,4 @@
-"""How fast a GPU multiplies matrices in each precision that it has: what prefill waits for."""
+"""Matrix multiplication rate of a GPU in each of its precisions: prefill waits for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIZE = 8192
 
 
 def measure(gpu: Gpu) -> dict[str, Figure]:
-    """Return the rate of each precision, in TFLOP/s or TOP/s: two operations a multiplication, dense, random values."""
+    """Return the rate of each precision, in TFLOP/s or TOP/s: 2 operations per multiplication, dense, random values."""
     found = {}
     for name, unit, product in products(gpu, SIZE):
         seconds = steady_s(gpu.torch, product)
@@ -23,7 +23,7 @@ def measure(gpu: Gpu) -> dict[str, Figure]:
 
 
 def products(gpu: Gpu, size: int) -> list[tuple[str, str, Callable[[], Any]]]:
-    """Return name, unit and product of two square matrices for each precision that this GPU and this torch can do."""
+    """Return name, unit and product of two square matrices, for each precision that this GPU and this torch support."""
     torch, device = gpu.torch, gpu.device
     one, other = (torch.randn(size, size, device=device) for _ in range(2))
     ways: list[tuple[str, str, Callable[[], Callable[[], Any]]]] = [
@@ -39,7 +39,7 @@ def products(gpu: Gpu, size: int) -> list[tuple[str, str, Callable[[], Any]]]:
             product()
             torch.cuda.synchronize()
         except (RuntimeError, AttributeError, NotImplementedError):
-            continue  # this GPU has none, or this torch knows no way
+            continue  # not supported by this GPU or this torch
         found.append((name, unit, product))
     return found
 
@@ -51,7 +51,7 @@ def _plain(torch: Any, one: Any, other: Any) -> Callable[[], Any]:
 
 def _float8(torch: Any, one: Any, other: Any) -> Callable[[], Any]:
     left = one.to(torch.float8_e4m3fn)
-    # By columns, as the hardware takes the second one.
+    # In column order, as the hardware needs it for the second one.
     right = other.to(torch.float8_e4m3fn).t().contiguous().t()
     scale = torch.ones((), device=one.device)
     return lambda: torch._scaled_mm(

@@ -1,11 +1,11 @@
-"""Runs probes one after the other, in a process that ends afterwards: GPU memory is free again, whatever happened.
+"""Runs probes one after the other, in a process that ends afterwards, so that GPU memory is free again in any case.
 
     python3 -m benchmark.node.probes.measuring node DIRECTORY
     python3 -m benchmark.node.probes.measuring gpu INDEX GPUS
 
-prints one line of JSON: `figures`, by name, and `notes`, what could not be measured and why. With several
-GPUs the process of each then waits for a line, the path of a file by which they find each other, and prints what is
-between them. It ends, with all processes of its session, when its standard input does.
+prints one line of JSON: `figures`, by name, and `notes`: what could not be measured, and why. With several GPUs the
+process of each then waits for a line with the path of a file through which they find each other, and prints the figures
+between them. It ends, with all processes of its session, when its standard input is closed.
 """
 
 from __future__ import annotations
@@ -25,24 +25,26 @@ from benchmark.records.probes import MOST
 
 
 def measure(scope: Any, place: Any) -> dict[str, Any]:
-    """Return what the probes of a scope found. One that fails costs the others nothing."""
+    """Return the figures of a scope's probes. One that fails does not affect the others."""
     figures: dict[str, Any] = {}
     notes = []
     for probe in of_scope(scope):
         name = probe.__name__.rpartition(".")[2]
         try:
             for figure, (value, unit) in probe.measure(place).items():
-                if abs(value) <= MOST:  # which nan is not either
+                if abs(value) <= MOST:  # false for nan too
                     figures[figure] = {"value": value, "unit": unit}
                 else:
-                    notes.append(f"{figure.replace('_', ' ')}: it came out as {value} {unit}, which is no figure.")
-        except Exception as error:  # whatever a driver or a library raises
+                    notes.append(
+                        f"{figure.replace('_', ' ')}: the result was {value} {unit}, which is not a valid figure."
+                    )
+        except Exception as error:  # anything that a driver or a library raises
             notes.append(f"{name.replace('_', ' ')}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
     return {"figures": figures, "notes": notes}
 
 
 def listen(lines: SimpleQueue[str]) -> None:
-    """Pass the standard input on; at its end whoever wanted the figures is gone."""
+    """Forward standard input; at its end the reader of the figures is gone."""
     for line in sys.stdin:
         lines.put(line.strip())
     os.killpg(0, signal.SIGKILL)

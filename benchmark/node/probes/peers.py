@@ -1,4 +1,4 @@
-"""How fast the GPUs of a node copy to each other, each pair by itself: a link that is down shows here."""
+"""Copy speed between the GPUs of a node, one pair at a time: a link that is down shows here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BYTES, ROUNDS, WARM_UP, COPIES = 2**28, 10, 3, 4
 
 
 def measure(gpus: Gpus) -> Mapping[str, Figure]:
-    """Return the rate of each ordered pair in GB/s, each alone: the first GPU's process measures them all."""
+    """Return the rate of each ordered pair in GB/s, one at a time: the first GPU's process measures them all."""
     if gpus.index:
         return {}
     torch, found = gpus.torch, {}

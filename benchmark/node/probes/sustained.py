@@ -1,4 +1,4 @@
-"""The same matrix product until clocks settle: what a GPU keeps up, why not more, and whether it computes right."""
+"""Repeat one matrix product until clocks settle: a GPU's sustained rate, its limits, and whether it computes right."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from benchmark.records.probes import WRONG
 SCOPE: Scope = "gpu"
 RATES = ("sustained_matrix_bfloat16",)
 SECONDS = 10.0
-# What is looked at: the last part, when clocks have settled.
+# The last part counts, when clocks have settled.
 SETTLED_S = 5.0
 SIZE, EVERY_S = 8192, 0.25
 
 
 def measure(gpu: Gpu) -> dict[str, Figure]:
-    """Return the rate of the last half in TFLOP/s, the mean clock (MHz), power (W) and temperature (C) in it.
+    """Return the rate in the last part in TFLOP/s, and its mean clock (MHz), power (W) and temperature (C).
 
-    `wrong_products` counts, of those that were looked at, the ones whose sum differs from the first one's: the same
-    kernel on the same values gives the same bits on a GPU that computes right.
+    `wrong_products` counts the checked products whose sum differs from the first one's: the same kernel on the same
+    values gives the same bits on a sound GPU.
     """
     torch = gpu.torch
     one, other = (torch.randn(SIZE, SIZE, device=gpu.device, dtype=torch.bfloat16) for _ in range(2))
@@ -69,7 +69,7 @@ def measure(gpu: Gpu) -> dict[str, Figure]:
 
 @contextmanager
 def _sensors(uuid: str) -> Iterator[Callable[[], dict[str, Any]]]:
-    """Yield what reads clock, power, temperature and why the clock is throttled; without a driver it reads nothing."""
+    """Yield a function that reads clock, power, temperature and throttle reasons; without a driver it reads nothing."""
     with ExitStack() as stack:
         try:
             asked = stack.enter_context(driver())

@@ -1,4 +1,4 @@
-"""How long work takes on a GPU, by its own clock."""
+"""Time of work on a GPU, by its own clock."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-# Enough of them that a few that were disturbed do not move the median.
+# Enough that a few disturbed rounds do not change the median.
 ROUNDS = 20
-# How long work that takes the GPU to its power limit goes on before it is timed, and is timed: at first the clock is
-# higher than it stays.
+# Seconds for which work at the power limit runs before it is timed, and is timed: at first the clock is higher.
 WARM_S, TIMED_S = 0.7, 0.5
-# The clock of events has a resolution of half a microsecond: what is timed is to be far longer.
+# The events' clock has a resolution of half a microsecond: timed work must take much longer.
 LEAST_S = 2e-3
 
 
@@ -26,7 +25,7 @@ def median_s(torch: ModuleType, work: Callable[[], Any], rounds: int = ROUNDS) -
 
 
 def steady_s(torch: ModuleType, work: Callable[[], Any]) -> float:
-    """Return the time of `work` in seconds, one after the other, once the clock has settled under this work."""
+    """Return the time of `work` in seconds, run back to back, once the clock has settled."""
     work()
     torch.cuda.synchronize()
     each = max(_once_s(torch, work, 3) / 3, 1e-6)

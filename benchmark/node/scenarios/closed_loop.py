@@ -1,4 +1,4 @@
-"""A fixed number of queries in flight on each GPU: the next one is scheduled the moment the last one completed."""
+"""A fixed number of queries in flight on each GPU: the next one is due as soon as the previous one has completed."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from benchmark.node.users import run_users
 
 
 class Scenario(interfaces.Scenario):
-    """The closed loop. Its QPS is what users who never pause would see, not what could be served.
+    """The closed loop. Its QPS is what users without pauses would see, not what could be served.
 
-    It has no schedule: a query is due when its user's last one has ended, so that a slow system is asked less.
+    It has no schedule: a query is due when its user's previous one has ended, so that a slow system gets fewer queries.
     """
 
     def __init__(self, options: dict[str, Any]) -> None:
-        """Raise InputError for options that the scenario does not have."""
+        """Raise InputError for unknown options."""
         self.options = check(Options, options, "scenario_options of the closed loop")
 
     def run(self, workload: Workload, issuer: Issuer, conditions: Conditions) -> Outcome:
-        """Issue the queries, each when one before it has ended; for accuracy, each prompt once."""
+        """Issue each query when one before it has ended; for accuracy, each prompt once."""
         users = (conditions.concurrency or self.options.concurrency) * conditions.replicas
         planned, most_ms, until_ns = len(workload.prompts), None, None
         if conditions.purpose != "accuracy":
@@ -38,7 +38,7 @@ class Scenario(interfaces.Scenario):
 
 
 class _Loop:
-    """Users who take the next query from one list, until it is empty or `until_ns` has passed."""
+    """Users who take their queries from one list, until it is empty or `until_ns` has passed."""
 
     def __init__(self, workload: Workload, issuer: Issuer, indexes: Iterator[int], until_ns: int | None) -> None:
         self._workload = workload
@@ -48,10 +48,10 @@ class _Loop:
         self._issuing = threading.Lock()
 
     def run(self, stopped: threading.Event) -> None:
-        """Be one user."""
+        """Run one user."""
         scheduled_ns = interfaces.now_ns()
         while not stopped.is_set() and (self._until_ns is None or scheduled_ns < self._until_ns):
-            # Engines hear of one query at a time, as from one user: tokenizers may be in use by one thread alone.
+            # Engines get one query at a time, as from one user: tokenizers may not be thread-safe.
             with self._issuing:
                 index = next(self._indexes, None)
                 if index is None:

@@ -1,6 +1,6 @@
-"""Users who converse: what was said before, the answers among it, is part of each next prompt.
+"""Users in conversations: everything said before, including the answers, is part of the next prompt.
 
-A closed loop. A user's next question is due when the last answer is there and the user has thought, and the next
+A closed loop. A user's next question is due when the previous answer has arrived and the user has thought, and the next
 conversation begins when the last one has ended. The time of a query counts from when it was due.
 """
 
@@ -20,20 +20,20 @@ from benchmark.node.users import run_users
 from benchmark.schedule_options import ConversationOptions
 
 Turns = tuple[tuple[int, int], ...]
-"""Of a conversation: the number of each query, and of its prompt."""
+"""A conversation: the number of each query, and of its prompt."""
 
 
 class Scenario(interfaces.Scenario):
-    """Conversations of as many users as there are on each GPU."""
+    """Conversations of a given number of users per GPU."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        """Raise InputError for options that the scenario does not have."""
+        """Raise InputError for unknown options."""
         self.options = check(ConversationOptions, options, "scenario_options of the scenario conversations")
 
     def run(self, workload: Workload, issuer: Issuer, conditions: Conditions) -> Outcome:
         """Issue the turns of all conversations, and return when the last has ended.
 
-        The turns after one that failed cannot be asked: they stay unfinished.
+        The turns after a failed one cannot be issued: they stay unfinished.
         """
         conditions.begins(0.0, workload.samples or len(workload.prompts))
         talks = _Talks(workload, issuer)
@@ -42,7 +42,7 @@ class Scenario(interfaces.Scenario):
 
 
 class _Talks:
-    """Users who take the next conversation from one list."""
+    """Users who take their conversations from one list."""
 
     def __init__(self, workload: Workload, issuer: Issuer) -> None:
         self._workload = workload
@@ -51,7 +51,7 @@ class _Talks:
         self._conversations = planned(workload.prompts, workload.samples or len(workload.prompts))
 
     def run(self, stopped: threading.Event) -> None:
-        """Be one user."""
+        """Run one user."""
         due_ns = now_ns()
         while not stopped.is_set():
             with self._issuing:
@@ -61,7 +61,7 @@ class _Talks:
             due_ns = self._converse(turns, due_ns, stopped)
 
     def _converse(self, turns: Turns, due_ns: int, stopped: threading.Event) -> int:
-        """Ask one question after the other; return when the conversation had ended."""
+        """Issue one question after the other; return the time at which the conversation ended."""
         said: tuple[int, ...] = ()
         for index, number in turns:
             prompt = self._workload.prompts[number]
@@ -71,7 +71,7 @@ class _Talks:
                     return due_ns
             said += prompt.token_ids or ()
             query = replace(self._workload.query(index, number), prompt=replace(prompt, token_ids=said))
-            # Engines hear of one query at a time: tokenizers may be in use by one thread alone.
+            # Engines get one query at a time: tokenizers may not be thread-safe.
             with self._issuing:
                 if stopped.is_set():
                     return due_ns
@@ -81,17 +81,17 @@ class _Talks:
                 return due_ns
             if not answer.token_ids:
                 raise RunError(
-                    "The engine reports no token ids of its answers, and they are part of the next prompt of a "
-                    "conversation: take a server that returns them."
+                    "The engine reports no token ids for its answers, which the next prompt of a conversation needs: "
+                    "use a server that returns them."
                 )
             said += answer.token_ids
         return due_ns
 
 
 def planned(prompts: Sequence[Prompt], queries: int) -> Iterator[Turns]:
-    """Yield the conversations that `queries` queries are, from the first on and again from there; the last cut off.
+    """Yield conversations with `queries` queries in all, starting over if there are too few; the last is cut off.
 
-    Queries are numbered through conversation by conversation, whoever takes which.
+    Queries are numbered in the order of conversations, whichever user takes them.
     """
     chains: list[list[int]] = []
     for number, prompt in enumerate(prompts):

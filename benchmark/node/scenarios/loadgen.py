@@ -1,7 +1,7 @@
 """MLPerf's scenarios, driven by MLCommons LoadGen: its schedule, its seeds, its clock and its verdict.
 
-LoadGen takes limits, seeds and counts from the configuration that it carries for the model; what a profile overrides
-is written to user.conf, its own file for that. All that it says goes into the result as it says it.
+LoadGen takes limits, seeds and counts from its built-in configuration for the model; a profile's overrides are written
+to user.conf, the file for that. Its output is recorded in the result unchanged.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from benchmark.node.loadgen_run import LoadGenRun
 from benchmark.node.options import check
 
 USER_CONF = "user.conf"
-# LoadGen's ways to read a configuration. Its "user" way (1) does these two after one another, once in a process: at the
-# second time it leaves its own limits out. A process of ours has several runs: the peak search, measuring, accuracy.
+# LoadGen's modes of reading a configuration. Its "user" mode (1) does both in turn, but only once per process: the
+# second time it omits its own limits. A process of ours has several runs: the peak search, measuring, accuracy.
 OWN_CONFIGURATION, MORE_CONFIGURATION = 0, 2
 
 
@@ -27,13 +27,13 @@ class Scenario(interfaces.Scenario):
     """One of MLPerf's scenarios."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        """Raise InputError for options that the scenario does not have."""
+        """Raise InputError for unknown options."""
         self.options = check(Options, options, "scenario_options of the loadgen scenario")
 
     def run(self, workload: Workload, issuer: Issuer, conditions: Conditions) -> Outcome:
-        """Let LoadGen issue queries until it has enough; return its verdict and when it had scheduled them.
+        """Let LoadGen issue queries until it has enough; return its verdict and its schedule.
 
-        Raises SetupError where LoadGen is not installed, RunError where the engine broke or LoadGen left no result.
+        Raises SetupError if LoadGen is not installed, RunError if the engine broke or LoadGen left no result.
         """
         options = self.options.of(conditions.purpose).expecting(conditions.expected_ms)
         settings = self._settings(options, conditions, len(workload.prompts))
@@ -77,10 +77,10 @@ class Scenario(interfaces.Scenario):
 
 
 def _least_s(settings: Any, options: Options, conditions: Conditions, prompts: int) -> float:
-    """Return how long LoadGen issues at least, in seconds, by what is known before it begins.
+    """Return the minimum time for which LoadGen issues queries, in seconds, as far as it is known in advance.
 
-    That is its least duration, and the queries that it issues in any case: a Server's at their rate, SingleStream's one
-    after the other. An accuracy run has no least duration and asks for every prompt once.
+    This follows from its minimum duration and its minimum number of queries: at the rate in Server, one after the other
+    in SingleStream. An accuracy run has no minimum duration and issues every prompt once.
     """
     duration_s, equally = settings.min_duration_ms / 1000, bool(settings.sample_concatenate_permutation)
     queries, each_s = 0, 0.0

@@ -1,7 +1,7 @@
-"""Queries come when a schedule says, whether earlier ones have been answered or not: an open loop.
+"""Queries arrive by a schedule, whether earlier ones have been answered or not: an open loop.
 
-At the node's target rate, at equal distances, at random or in bursts; or when a trace says. The time of a query counts
-from when it was due. LoadGen's Server has a Poisson schedule of its own, and its verdict; here are the other arrivals.
+At the node's target rate, evenly spaced, at random or in bursts; or at a trace's times. The time of a query counts from
+when it was due. LoadGen's Server has its own Poisson schedule and verdict; this is for other arrivals.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Scenario(interfaces.Scenario):
     """The open loop."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        """Raise InputError for options that the scenario does not have."""
+        """Raise InputError for unknown options."""
         self.options = check(Options, options, "scenario_options of the scenario schedule")
 
     def run(self, workload: Workload, issuer: Issuer, conditions: Conditions) -> Outcome:
@@ -41,7 +41,8 @@ class Scenario(interfaces.Scenario):
             issuer.issue(query, due_ns)
         for query in queries:
             issuer.wait(query)
-        # At one query a second: nodes with other rates have the same arrivals. Not to the last digit, which is libm's.
+        # At one query per second: nodes with other rates have the same arrivals. Rounded, as the last digit depends on
+        # libm.
         unit = times if self.options.arrivals == "trace" else islice(distances(self.options, 1), len(times))
         return Outcome(arrivals_sha256=canonical_sha256([round(at_s, 6) for at_s in unit]))
 
@@ -54,18 +55,18 @@ class Scenario(interfaces.Scenario):
         due = [prompt.due_s for prompt in workload.prompts[:count]]
         if count > prompts or None in due:
             raise InputError(
-                f"The profile asks for {count} queries at a trace's own times, and the dataset has "
-                f"{sum(one is not None for one in due)} of these: leave samples out, or take the dataset trace."
+                f"The profile asks for {count} queries at a trace's own times, but the dataset has "
+                f"{sum(one is not None for one in due)} of these: leave samples out, or use the dataset trace."
             )
         return [at_s * self.options.time_scale for at_s in due if at_s is not None]
 
 
 def distances(options: Options, rate: float) -> Iterator[float]:
-    """Yield when queries are due at `rate` queries a second, without end, the first one at 0.
+    """Yield when queries are due at `rate` queries per second, without end, the first one at 0.
 
-    Two nodes with one seed have the same distances, each in proportion to its own rate.
+    Two nodes with the same seed have the same intervals, each in proportion to its own rate.
     """
-    draw = random.Random(options.seed)  # noqa: S311 # reproducible is the point
+    draw = random.Random(options.seed)  # noqa: S311 # must be reproducible
     at = 0.0
     while True:
         yield at / rate

@@ -7,24 +7,33 @@ has left that group, when PARENT_PID is gone (however it ended), on SIGTERM, or 
 with SIGTERM, after GRACE_S seconds with SIGKILL. It exits as the command did: with its code, or 128 + the signal that
 ended it. When the command ended, or was told to, goes into the file ENDED: in nanoseconds, by the node's clock.
 
+The command has a temporary directory of its own (TMPDIR), which goes with it: servers leave sockets and files there.
+
 Only the standard library is imported: it starts in a few hundredths of a second.
 """
 
 from __future__ import annotations
 
 import ctypes
+import getpass
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 POLL_S = 0.1
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+# For what removes shared memory, after the last who shared it.
+TRACKER_S = 2.0
+# Of the path that the directory is made in: unix(7) leaves 107 for a socket in it, which may be named by a UUID.
+MOST_CHARACTERS = 45
 
 
 def keep(parent: int, grace_s: float, ended: Path, command: str) -> int:
@@ -38,28 +47,73 @@ def keep(parent: int, grace_s: float, ended: Path, command: str) -> int:
     signal.signal(signal.SIGTERM, stop)
     # Orphans of the command become our children and not init's: that is how those are found who left the group.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    server = subprocess.Popen(command, shell=True, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S602
-    while server.poll() is None and not stopped and os.getppid() == parent:
-        time.sleep(POLL_S)
-    with suppress(OSError):  # a full disk
-        ended.write_text(str(time.time_ns()))
-    _end_group(server, grace_s)
-    _end_orphans()
+    with _temporary() as variables:
+        server = subprocess.Popen(  # noqa: S602
+            command, shell=True, stdin=subprocess.DEVNULL, start_new_session=True, env=variables
+        )
+        while server.poll() is None and not stopped and os.getppid() == parent:
+            time.sleep(POLL_S)
+        with suppress(OSError):  # a full disk
+            ended.write_text(str(time.time_ns()))
+        _end_group(server, grace_s)
+        _end_orphans()
     return server.returncode if server.returncode >= 0 else 128 - server.returncode
+
+
+@contextmanager
+def _temporary() -> Iterator[dict[str, str]]:
+    """Yield an environment that names a new temporary directory, which is removed afterwards."""
+    variables, made = {**os.environ}, ""
+    with suppress(OSError):  # the server says better what is wrong there
+        place = tempfile.gettempdir()
+        short = place if len(os.fsencode(place)) <= MOST_CHARACTERS else "/tmp"  # noqa: S108 # mkdtemp makes it
+        made = tempfile.mkdtemp(prefix="llm-benchmark-", dir=short)
+        # What torch compiled for one start is what the next one takes.
+        kept = {"TORCHINDUCTOR_CACHE_DIR": f"{place}/torchinductor_{_user()}"}
+        variables = {**kept, **os.environ, "TMPDIR": made}
+    try:
+        yield variables
+    finally:
+        if made:
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # as in a container that runs as any number
+        return f"uid_{os.getuid()}"
 
 
 def _end_group(server: subprocess.Popen[bytes], grace_s: float) -> None:
     # The group may go on without its leader; the dead in it count as members until they are waited for.
     _signal_group(server.pid, signal.SIGTERM)
-    until = time.monotonic() + grace_s
+    if not _gone(server, grace_s):
+        for member, group in _processes(2):
+            if group == server.pid and not _tracks_resources(member):
+                with suppress(ProcessLookupError):
+                    os.kill(member, signal.SIGKILL)
+        _gone(server, TRACKER_S)
+    _signal_group(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+def _gone(server: subprocess.Popen[bytes], within_s: float) -> bool:
+    until = time.monotonic() + within_s
     while time.monotonic() < until:
         server.poll()
         _reap(server.pid)
         if not _signal_group(server.pid, 0):
-            break
+            return True
         time.sleep(POLL_S)
-    _signal_group(server.pid, signal.SIGKILL)
-    server.wait()
+    return False
+
+
+def _tracks_resources(process: int) -> bool:
+    """Return whether a process is the one by which Python removes shared memory once all who share it are gone."""
+    with suppress(OSError):
+        return b"multiprocessing.resource_tracker" in Path(f"/proc/{process}/cmdline").read_bytes()
+    return False
 
 
 def _signal_group(group: int, number: int) -> bool:
@@ -88,11 +142,15 @@ def _reap(but: int = 0) -> None:
 
 
 def _children() -> Iterator[int]:
+    return (process for process, parent in _processes(1) if parent == os.getpid())
+
+
+def _processes(field: int) -> Iterator[tuple[int, int]]:
+    """Yield each process with a field of its state, as they follow its name in proc(5): 1 its parent, 2 its group."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            # proc(5): pid (name) state ppid ...; the name may hold anything, also a parenthesis.
-            if int(stat.read_text(errors="replace").rpartition(")")[2].split()[1]) == os.getpid():
-                yield int(stat.parent.name)
+            # pid (name) state ppid pgrp ...; the name may hold anything, also a parenthesis.
+            yield int(stat.parent.name), int(stat.read_text(errors="replace").rpartition(")")[2].split()[field])
 
 
 if __name__ == "__main__":

@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from benchmark.node.serving import keeper
 from benchmark.node.serving.masking import masked_into
-from benchmark.node.serving.words import causes, points_elsewhere, uncoloured, without_frames
+from benchmark.node.serving.words import causes, is_mild, points_elsewhere, without_frames, without_prefix, written
 from benchmark.node.watch.oom import OomWatch
 from benchmark.rundir import SERVER_ENDED
+from benchmark.secret_settings import ENVIRONMENT, MASK
 
 LOG = "endpoint.log"
 SERVER = "The server (benchmark_endpoint_start)"
@@ -64,6 +66,15 @@ class ServerProcess:
             return None
         return f"{self._name} {self._how(code)}. {self.last_words()}"
 
+    def end(self) -> str | None:
+        """Return the same of a server that answers no more, once the last of its processes has ended.
+
+        None: it goes on after the time in which that has to be.
+        """
+        with suppress(subprocess.TimeoutExpired):
+            self._keeper.wait(self._grace_s + 5)
+        return self.ended()
+
     def _how(self, code: int) -> str:
         if code > 128:
             killer = self._oom.killer() if code - 128 == signal.SIGKILL else ""
@@ -76,22 +87,27 @@ class ServerProcess:
         """Return the log's first error, if there is one, and its end, a sentence each.
 
         A server of several processes says last that one of them failed, and why long before. What tracebacks are made
-        of beside the error is left out.
+        of beside the error is left out, and so is what says no more than the error does.
         """
         with self.log.open("rb") as log:
             log.seek(max(0, self.log.stat().st_size - LOOK_BYTES))
-            text = uncoloured(log.read().decode("utf-8", errors="replace"))
-        written = [line.rstrip() for line in text.splitlines() if line.strip()]
-        if not written:
+            found = written(log.read().decode("utf-8", errors="replace"))
+        if not found:
             return f"{LOG} is empty."
-        first = next(iter(causes(written)), "")
-        end = [line.strip() for line in without_frames(written)[-lines:]]
-        end = [line for line in end if f" {line} " not in f" {first} "]
+        first = next(iter(causes(found)), "")
+        unexplained = points_elsewhere(first)
+        end = [line.strip() for line in without_frames(found)]
+        if first and not unexplained:
+            end = _beside(first, end, ended=self._keeper.poll() is not None)
         said = [f"The first error in {LOG}: {first[:characters]}"] if first else []
+        new = {without_prefix(line).strip(): line for line in end}
+        end = [line for own, line in new.items() if f" {own} " not in f" {first} "][-lines:]
         while len(end) > 1 and len(" | ".join(end)) > characters:
             del end[0]
         said += [f"The end of {LOG}: {' | '.join(end)[-characters:]}"] if end else []
-        if points_elsewhere(first):
+        if MASK in first:
+            said.append(f"({MASK} is what the run was given by {ENVIRONMENT}, or to show to the server.)")
+        if unexplained:
             said.append("No line says why: a process of it may have been killed (see dmesg).")
         return " ".join(said)
 
@@ -103,3 +119,12 @@ class ServerProcess:
                 self._keeper.wait(self._grace_s + 10)
             except subprocess.TimeoutExpired:
                 print(f"The server of process {self._keeper.pid} does not end: look at the node.", file=sys.stderr)
+
+
+def _beside(first: str, lines: Sequence[str], ended: bool) -> list[str]:
+    """Return the lines that were written after an error, and may say more than it.
+
+    What is no error does where the server goes on: it shows how far it came.
+    """
+    at = next((number for number, line in enumerate(lines) if first.startswith(line)), -1)
+    return [line for line in lines[at + 1 :] if not points_elsewhere(line) and not (ended and is_mild(line))]

@@ -62,7 +62,7 @@ def _packages(engine: ProvisionedEngine, python: Path) -> dict[str, str]:
     return found
 
 
-def _require_own(engine: ProvisionedEngine, program: Path) -> None:
+def _require_own(engine: ProvisionedEngine, program: Path, managed: bool) -> None:
     """Raise SetupError where a program would have another environment measure than the one that is recorded.
 
     One that was copied, or moved, still starts with the Python of where it was installed.
@@ -73,6 +73,8 @@ def _require_own(engine: ProvisionedEngine, program: Path) -> None:
         return
     python, own = Path(os.fsdecode(named[1] or named[2])), program.with_name("python3")
     remedy = f"install {engine.title} there anew, or set {engine.name}_dir to the environment that it is of"
+    if managed:
+        remedy = f"remove {program.parents[1]}, and {_provision(engine)}"
     if not python.exists():
         raise SetupError(f"{program} starts with {python}, which is not there (was the environment moved?): {remedy}.")
     if python.parent.samefile(program.parent):
@@ -84,6 +86,10 @@ def _require_own(engine: ProvisionedEngine, program: Path) -> None:
         raise SetupError(
             f"{program} starts with {python}, where {name} is {has}, and for {own} it is {wants}: {remedy}."
         )
+
+
+def _provision(engine: ProvisionedEngine) -> str:
+    return f"run playbooks/provision.yml with benchmark_engine: {engine.name}"
 
 
 def python_version(engine: ProvisionedEngine, settings: Settings) -> str:
@@ -115,14 +121,13 @@ def command(
     `part`: which part of one copy this node has; None: it has them to itself.
     Raises SetupError where the engine or the model is not there.
     """
-    program = _directory(engine, settings) / "bin" / engine.program
+    program, managed = _directory(engine, settings) / "bin" / engine.program, engine.setting(settings, "manage")
     if not program.exists():
-        remedy = f"run playbooks/provision.yml with benchmark_engine: {engine.name}"
-        if not engine.setting(settings, "manage"):
+        remedy = _provision(engine)
+        if not managed:
             remedy = f"set {engine.name}_dir to an environment that has {engine.title} ({engine.name}_manage is false)"
         raise SetupError(f"There is no {program}: {remedy}.")
-    if not engine.setting(settings, "manage"):
-        _require_own(engine, program)
+    _require_own(engine, program, managed)
     snapshot, at = find_snapshot(settings), urlsplit(url)
     start = Start(
         snapshot=snapshot,
@@ -136,7 +141,7 @@ def command(
         part=part,
     )
     # Its environment's programs first: it may build kernels while it starts, with the ninja that it came with.
-    unwritten = {} if engine.setting(settings, "manage") else UNWRITTEN
+    unwritten = {} if managed else UNWRITTEN
     variables = [f"{name}={shlex.quote(value)}" for name, value in {**OFFLINE, **unwritten, **engine.variables}.items()]
     words = shlex.join([str(program), *engine.words(start, options)])
     return f'PATH={shlex.quote(str(program.parent))}:"$PATH" {" ".join(variables)} {words}'

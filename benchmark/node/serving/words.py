@@ -12,10 +12,11 @@ MAX_SHOWN = 300
 """Characters of a server's own message that are kept."""
 MAX_SEARCHED = 2**16
 
-# The last line of a traceback, also behind what a logger or the name of a process puts before it; and what the loader
-# or the C library say of a process that ends beneath Python.
+# The last line of a traceback, also behind what a logger or the name of a process puts before it; what programs say of
+# their command lines; and what the loader or the C library say of a process that ends beneath Python.
 ERROR = re.compile(
     r"(?<!raise )(?<!except )\b([A-Z]\w*)?(Error|Exception|Exit|Interrupt|Timeout)(: |$)"
+    r"|: (fatal )?error: |\bdied unexpectedly\b"
     r"|\bFatal Python error: |\bterminate called |\bSegfault encountered|: error while loading shared libraries: "
     r"|: symbol lookup error: |: Assertion .+ failed\.|\b(double free or|free\(\): invalid|malloc\(\): |corrupted size)"
 )
@@ -23,15 +24,31 @@ ERROR = re.compile(
 _COLOUR = re.compile(
     r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(\x07|\x1b\\)|[@-Z\\^_])|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 )
-_FRAME = re.compile(r'File "[^"]*", line \d+')
+# What pydantic adds to the words of an error, bars of progress, and what nanobind says at the end of every process.
+_ADDED = re.compile(
+    r" *\[type=\w+, input_value=.*|^.*For further information visit https://errors\.pydantic\.dev\S*$"
+    r"|^.* \d+/\d+ \[\d+:\d+<.*$"
+    r"|^.*(\bleaked (function|type|instance|\d+) |- \.\.\. skipped remainder|reference counting issue in).*$",
+    re.MULTILINE,
+)
+_FRAME = re.compile(r'File "(?:[^"]*/)?([^"]*)", (line \d+)')
 _TRACEBACK = "Traceback (most recent call last):"
+# Source of which an error comes that has words for people.
+_ON_PURPOSE = re.compile(r"^raise\b|pydantic|\bsys\.exit\(")
+# What Python writes between two tracebacks, and before one that ends a process which another one started.
+_JOINT = re.compile(
+    r"^(During handling of the above exception, another|The above exception was the direct cause of the following)"
+    r" exception( occurred)?:$|^Process \S+:$"
+)
 # What vLLM's processes and loggers put before a line: "(EngineCore pid=7) ERROR 11-28 07:09:11 [core.py:700] ".
-_PREFIX = re.compile(r"^(\([^()]*\) ?)?([A-Z]+ [\d-]+ [\d:.,]+ (\[[^\]]*\])? ?)?")
+_PREFIX = re.compile(r"^(\([^()]* pid=[^()]*\) ?)?([A-Z]+ [\d-]+ [\d:.,]+ (\[[^\]]*\])? ?)?")
 # What Python writes of a warning, before the line of source that it is about.
-_WARNING = re.compile(r"^\S+:\d+: \w*Warning: ")
+_WARNING = re.compile(r"\S:\d+: \w*Warning: ")
 # Errors that only say that there was another one.
 _FOLLOWS = re.compile(
-    r"(see|for|check) (the )?(root cause|stack ?trace|error|logs?)|root cause\(s\)|failed core proc", re.I
+    r"(see|for|check) (the )?(root cause|stack ?trace|error|logs?)|root cause\(s\)|failed core proc"
+    r"|Error: cancelled$",
+    re.I,
 )
 _INVISIBLE = re.compile(r"<(script|style|head)\b.*?</\1\s*>|<!--.*?-->", re.DOTALL | re.I)
 _TITLE = re.compile(r"<title\b[^>]*>(.*?)</title\s*>", re.DOTALL | re.I)
@@ -41,6 +58,12 @@ _TAG = re.compile(r"<[^>]*>")
 def uncoloured(text: str) -> str:
     """Return text without what only a terminal understands."""
     return _COLOUR.sub("", text)
+
+
+def written(log: str) -> list[str]:
+    """Return the lines of a log that say something."""
+    lines = _ADDED.sub("", "\n".join(uncoloured(log).splitlines())).splitlines()
+    return [line.rstrip() for line in lines if without_prefix(line).strip()]
 
 
 def shown(text: str | bytes) -> str:
@@ -78,23 +101,48 @@ _MILD = re.compile(r"^(?:\([^)]*\)\s*)?\W*(?:DEBUG|INFO|WARN|WARNING)\b")
 
 
 def causes(lines: Sequence[str]) -> list[str]:
-    """Return what names an error in the lines of a log, in their order: each with the indented lines that explain it.
+    """Return what names an error in the lines of a log, in their order: each with the lines that explain it.
 
-    Errors that only point to another one are among them only where there is no other; what a logger calls less than an
-    error is none.
+    These are indented, or go on with what a traceback ends with. An error that nobody raised on purpose, and an
+    assertion, says little: it is told with its line of source. Errors that only point to another one are among them
+    only where there is no other; what a logger calls less than an error is none.
     """
     found: list[str] = []
-    explaining = False
+    places: list[str] = []
+    explaining = within = False
+    raised: list[str] = []
+    before = ""
     for line in lines:
-        own = _PREFIX.sub("", line)
-        if ERROR.search(line) and not (_FRAME.search(line) or _MILD.search(line)):
+        own = without_prefix(line)
+        same, before = before == (prefix := line.removesuffix(own)), prefix
+        if frame := _FRAME.search(line):
+            raised, explaining = [f"{frame[1]}, {frame[2]}"], False
+        elif ERROR.search(line) and not is_mild(line):
             found.append(line.strip())
-            explaining = True
-        elif explaining and own.startswith("  ") and not _FRAME.search(line):
+            places.append(f" ({': '.join(raised)})" if len(raised) > 1 and not _ON_PURPOSE.search(raised[1]) else "")
+            raised, explaining, within = [], True, bool(raised)
+        elif explaining and (own.startswith("  ") or (within and same and not _starts_another(own))):
             found[-1] = f"{found[-1]} {own.strip()}"
         else:
             explaining = False
+            if len(raised) == 1:
+                raised.append(own.strip())
+    found = [f"{line}{place}" for line, place in zip(found, places, strict=True)]
     return [line for line in found if not points_elsewhere(line)] or found
+
+
+def _starts_another(line: str) -> bool:
+    return _TRACEBACK in line or _JOINT.search(line) is not None
+
+
+def is_mild(line: str) -> bool:
+    """Return whether a logger calls a line less than an error."""
+    return _MILD.search(line) is not None
+
+
+def without_prefix(line: str) -> str:
+    """Return a line of a log without what a logger or the name of a process puts before it."""
+    return _PREFIX.sub("", line)
 
 
 def points_elsewhere(line: str) -> bool:
@@ -103,7 +151,7 @@ def points_elsewhere(line: str) -> bool:
 
 
 def without_frames(lines: Sequence[str]) -> list[str]:
-    """Return the lines of a log without Python's warnings and what tracebacks are made of: frames, source and carets.
+    """Return the lines of a log without Python's warnings and what tracebacks are made of: frames, source, carets.
 
     Between a frame and the line that names the error there is nothing else; each may stand behind what a logger or the
     name of a process puts before it.
@@ -111,9 +159,9 @@ def without_frames(lines: Sequence[str]) -> list[str]:
     kept: list[str] = []
     inside = warned = False
     for line in lines:
-        own = _PREFIX.sub("", line)
+        own = without_prefix(line)
         source, warned = warned and own.startswith("  "), _WARNING.search(own) is not None
-        if source or warned:
+        if source or warned or _JOINT.search(own):
             continue
         if _TRACEBACK in line or _FRAME.search(line):
             inside = True

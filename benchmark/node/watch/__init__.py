@@ -1,1 +1,1 @@
-"""What a node is and does while it measures: its hardware, its processes, its telemetry."""
+"""A node's state during a measurement: its hardware, its processes, its telemetry."""

@@ -1,6 +1,6 @@
-"""What a run has of the CPU: how long its threads waited for a core, whether a quota or a hypervisor held it back.
+"""A run's CPU time: how long its threads waited for a core, and how long quotas or a hypervisor held it back.
 
-Read from /proc and the control groups, twice: nothing runs while the node measures.
+Read from /proc and the control groups, before and after: nothing extra runs during the measurement.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def read() -> Reading:
 
 
 def between(before: Reading, after: Reading) -> CpuTime:
-    """Return what the run had between two readings. Threads that have ended take their counters with them."""
+    """Return the run's CPU time between two readings. Threads that have ended are no longer counted."""
     return CpuTime(
         wall_s=after.at_s - before.at_s,
         used_s=max(0.0, after.used_s - before.used_s),
@@ -53,7 +53,7 @@ def _more(before: float | None, after: float | None) -> float | None:
 
 
 def _waited_s(proc: Path = PROC) -> float | None:
-    """Return how long this process' threads could run and had no core (the second figure of schedstat)."""
+    """Return how long this process' threads were runnable without a core (the second figure of schedstat)."""
     waited, known = 0, False
     for path in (proc / "self" / "task").glob("*/schedstat"):
         words = _text(path).split()
@@ -63,7 +63,7 @@ def _waited_s(proc: Path = PROC) -> float | None:
 
 
 def groups(proc: Path = PROC, cgroup: Path = CGROUP) -> list[Path]:
-    """Return the control groups' directories that may limit the CPU: this process' own first, then its parents."""
+    """Return the directories of control groups that may limit the CPU: this process' own first, then its parents."""
     found: list[Path] = []
     for line in _text(proc / "self" / "cgroup").splitlines():
         _, _, rest = line.partition(":")
@@ -80,7 +80,7 @@ def groups(proc: Path = PROC, cgroup: Path = CGROUP) -> list[Path]:
 
 
 def quota_cpus(proc: Path = PROC, cgroup: Path = CGROUP) -> float | None:
-    """Return how many CPUs the run may use by quota: the tightest of its control groups; None where there is none."""
+    """Return how many CPUs the run may use by quota: the tightest of its control groups; None: there is no quota."""
     quotas = []
     for path in groups(proc, cgroup):
         words = _text(path / "cpu.max").split() or [
@@ -92,7 +92,7 @@ def quota_cpus(proc: Path = PROC, cgroup: Path = CGROUP) -> float | None:
 
 
 def held_s(proc: Path = PROC, cgroup: Path = CGROUP) -> float | None:
-    """Return for how long quotas have kept this process' control groups from running; the largest of them."""
+    """Return how long quotas have throttled this process' control groups; the largest value of them."""
     held = []
     for path in groups(proc, cgroup):
         reported = dict(line.split(maxsplit=1) for line in _text(path / "cpu.stat").splitlines() if " " in line)
@@ -104,9 +104,9 @@ def held_s(proc: Path = PROC, cgroup: Path = CGROUP) -> float | None:
 
 
 def stolen_s(proc: Path = PROC) -> float | None:
-    """Return for how long CPUs of this machine had work and its hypervisor gave them to others, of all added up.
+    """Return how long runnable CPUs of this machine were taken by its hypervisor, in total.
 
-    `steal` of /proc/stat, see proc(5): 0 where there is no hypervisor, or where it does not say.
+    `steal` of /proc/stat, see proc(5): 0 without a hypervisor, or if it does not report it.
     """
     words = _text(proc / "stat").partition("\n")[0].split()
     if len(words) < 9 or words[0] != "cpu" or not words[8].isdecimal():

@@ -1,4 +1,4 @@
-"""What the node is, and whether it is fit to run."""
+"""Describe the node, and check that it is fit to run."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ SERVED = "endpoint"
 
 
 def validate_environment(settings: Settings, engine: str) -> Environment:
-    """Return what the node is, as far as it can change a number; `engine` is what the profile names.
+    """Return everything about the node that can affect the figures; `engine`: the profile's.
 
-    Raises SetupError, one sentence a line, where `benchmark_device` is "cuda" and torch sees no GPU: a run never
-    falls back to the CPU by itself.
+    Raises SetupError, one sentence per line, if `benchmark_device` is "cuda" and torch sees no GPU: a run never falls
+    back to the CPU by itself.
     """
     seen = _gpus() if settings.benchmark_device == "cuda" else _Gpus()
-    # What a server has loaded, it alone knows.
+    # Only a server knows what it has loaded.
     weights, tokenizer = ("", "") if engine in (SERVED, NONE) else _hashes(settings)
     return Environment(
         hostname=socket.gethostname(),
@@ -63,28 +63,28 @@ def validate_environment(settings: Settings, engine: str) -> Environment:
 
 
 def require_idle(settings: Settings, engine: str, seen: Environment) -> None:
-    """Raise SetupError, a sentence for each, where another process computes on a GPU that the run would use.
+    """Raise SetupError, with a sentence for each, if other processes compute on the GPUs of this run.
 
-    What only draws there (an X server, a desktop) is recorded and let be. So is a server that runs already: it is what
-    is measured.
+    Processes that only draw (an X server, a desktop) are recorded and tolerated. So is a server that is already
+    running: it is what is measured.
     """
     others = [(gpu, one) for gpu in seen.gpus for one in gpu.processes if one.kind == "compute"]
     if not others or engine == SERVED or not settings.benchmark_require_idle_gpus:
         return
     reported = [f"GPU {gpu.index} ({gpu.known_as}) is used by {_process_words(one)}." for gpu, one in others]
     advice = (
-        "A number that is measured beside it would not be the GPU's: end it, take other GPUs (CUDA_VISIBLE_DEVICES in "
+        "Figures measured beside it would not be the GPU's alone: end it, use other GPUs (CUDA_VISIBLE_DEVICES in "
         "benchmark_environment), or set benchmark_require_idle_gpus: false."
     )
     raise SetupError("\n".join([*reported, advice]))
 
 
 def foreign_processes(settings: Settings, engine: str, watched: Telemetry | None) -> tuple[str, ...]:
-    """Return a sentence for each process that came to a GPU while the node measured; none where GPUs may be shared."""
+    """Return a sentence for each process that appeared on a GPU during the measurement; none if GPUs may be shared."""
     if watched is None or engine == SERVED or not settings.benchmark_require_idle_gpus:
         return ()
     return tuple(
-        f"GPU {gpu.index} was used by {_process_words(one)}, which had come while the node measured: the numbers are "
+        f"GPU {gpu.index} was used by {_process_words(one)}, which started while the node measured: the figures are "
         "not the GPU's alone."
         for gpu in watched.gpus
         for one in gpu.foreign_processes
@@ -92,7 +92,7 @@ def foreign_processes(settings: Settings, engine: str, watched: Telemetry | None
 
 
 def _process_words(process: GpuProcess) -> str:
-    name = process.name or "a program that may not be seen"
+    name = process.name or "a program that this user may not see"
     user = f" of {process.user}" if process.user else ""
     memory = "" if process.memory_mib is None else f", {process.memory_mib} MiB"
     return f"another process: {name}{user}, pid {process.pid}{memory}"
@@ -105,13 +105,13 @@ class _Gpus:
     cuda: str | None = None
     cuda_driver: str | None = None
     unreported: str | None = None
-    """Why the driver could not be asked."""
+    """Why the driver could not be queried."""
 
 
 def _gpus() -> _Gpus:
     try:
         with driver() as asked:
-            # First, for from here on this process may be among them.
+            # First, as from here on this process may be among them.
             others = processes(asked)
             boards, found = listed(asked), visible()
             gpus, cuda = visible_gpus(asked.version)
@@ -131,7 +131,7 @@ def _with_processes(gpu: Gpu, others: dict[str, tuple[GpuProcess, ...]]) -> Gpu:
 
 
 def visible_gpus(driver_version: str | None = None) -> tuple[tuple[Gpu, ...], str]:
-    """Return the GPUs that torch may use, and the CUDA version that it was built for. Raises SetupError for none."""
+    """Return the GPUs that torch may use, and the CUDA version of its build. Raises SetupError if there are none."""
     try:
         with importing():
             import torch
@@ -140,7 +140,7 @@ def visible_gpus(driver_version: str | None = None) -> tuple[tuple[Gpu, ...], st
     if torch.version.cuda is None:
         raise SetupError(
             f"torch {torch.__version__} is a build without CUDA: set python_env_torch_index_url to an index of CUDA "
-            "builds, or benchmark_device to cpu if that is what you mean."
+            "builds, or benchmark_device to cpu if that is what you want."
         )
     if not torch.cuda.is_available():
         value = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -163,7 +163,7 @@ def visible_gpus(driver_version: str | None = None) -> tuple[tuple[Gpu, ...], st
 
 
 def _hashes(settings: Settings) -> tuple[str, str]:
-    """Return the hashes of weights and tokenizer; empty where no model lies there: loading says so better."""
+    """Return the hashes of weights and tokenizer; empty if there is no model: loading reports that better."""
     try:
         snapshot = find_snapshot(settings)
         return weights_sha256(snapshot), tokenizer_sha256(snapshot)
@@ -172,7 +172,7 @@ def _hashes(settings: Settings) -> tuple[str, str]:
 
 
 def _compiler() -> str:
-    """Return what serving engines build kernels with: "gcc", "gcc without Python's headers" or "none"."""
+    """Return the compiler that serving engines find: "gcc", "gcc without Python's headers" or "none"."""
     name = next((name for name in (os.environ.get("CC"), "gcc", "clang") if name and shutil.which(name)), None)
     if name is None:
         return "none"

@@ -1,4 +1,4 @@
-"""What the driver knows of a GPU that can change a number, and who else is on it."""
+"""The driver's facts about a GPU that can affect the figures, and the other processes on it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from benchmark.node.watch.nvml import Driver, as_text
 from benchmark.records import Gpu, GpuProcess
 from benchmark.records.environment import throttle_reasons
 
-# More processes than that are on no GPU that could be measured.
+# No GPU that is fit for a measurement has more processes.
 MAX_PROCESSES = 20
 
 
 def describe(asked: Driver, gpu: Gpu) -> Gpu:
-    """Return what torch knows of a GPU together with what the driver knows."""
+    """Return torch's facts about a GPU together with the driver's."""
     slice_ = asked.handle(gpu.uuid)
     if slice_ is None:
         return gpu
@@ -47,9 +47,9 @@ def describe(asked: Driver, gpu: Gpu) -> Gpu:
 
 
 def processes(asked: Driver) -> dict[str, tuple[GpuProcess, ...]]:
-    """Return who else uses each GPU of the machine, by UUID, MIG slices among them.
+    """Return the other processes on each GPU of the machine, by UUID, including MIG slices.
 
-    To be asked before this process touches a GPU; in a container the driver may show nobody.
+    Call it before this process uses a GPU; in a container the driver may show no processes.
     """
     found = {}
     for handle in asked.handles():

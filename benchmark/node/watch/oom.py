@@ -1,6 +1,6 @@
-"""What the kernel has killed for want of memory: what a SIGKILL was for that nobody sent.
+"""The kernel's OOM kills: they explain a SIGKILL that no process sent.
 
-benchmark/fleet/scripts/start.sh counts the same for the run as a whole, which cannot do so itself once it is killed.
+benchmark/fleet/scripts/start.sh counts them for the run as a whole, which cannot do so once it is killed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ OWN = Path("/proc/self/cgroup")
 
 
 def oom_kills() -> int | None:
-    """Return how many processes of this process's cgroup the OOM killer has ended so far; None: nobody says."""
+    """Return how many processes of this process's cgroup the OOM killer has killed so far; None: not known."""
     for path in _counters():
         try:
             found = re.search(r"^oom_kill (\d+)$", path.read_text(encoding="ascii"), re.MULTILINE)
@@ -25,25 +25,25 @@ def oom_kills() -> int | None:
 
 
 class OomWatch:
-    """What the OOM killer does from now on to processes of this process's cgroup."""
+    """Counts the OOM kills in this process's cgroup from now on."""
 
     def __init__(self) -> None:
         self._before = oom_kills()
 
     def kills(self) -> int | None:
-        """Return how many it has ended since; None: nobody says."""
+        """Return the number of kills since; None: not known."""
         now = oom_kills()
         return None if now is None or self._before is None else max(0, now - self._before)
 
     def killer(self) -> str:
-        """Return who sent a SIGKILL, in words that go on a sentence about what it ended."""
+        """Return who sent a SIGKILL, in words that continue a sentence about the killed process."""
         if (kills := self.kills()) is None:
             return "; the kernel does that when memory runs out"
         return ", the kernel's OOM killer: memory ran out" if kills else ", and not by the OOM killer"
 
 
 def _counters() -> list[Path]:
-    """Return where the count may stand: cgroup v1, v2, and within a container that does not see its own place."""
+    """Return the possible files of the count: for cgroup v1, v2, and in a container that cannot see its own path."""
     try:
         own = OWN.read_text(encoding="utf-8")
     except OSError:

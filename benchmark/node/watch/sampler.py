@@ -1,11 +1,11 @@
-"""The process that watches a node while it measures: `python -m benchmark.node.watch.sampler`, started by telemetry.py.
+"""The process that watches a node during a measurement: `python -m benchmark.node.watch.sampler`, see telemetry.py.
 
-Apart from the run, so that it takes nothing of the interpreter lock that engine and client share, and small: no torch,
-no pydantic. It ends when its standard input is closed, which the end of the run does, whatever that was.
+A process of its own, so that it does not take the interpreter lock that engine and client share; and small: no torch,
+no pydantic. It ends when its standard input is closed, as the end of the run does in any case.
 
-Standard input, a line each: `idle` (begin to watch, before the window), `start NS` and `end NS` (the window, on the
-clock of the samples). Standard output: `watching` after the first tick, and after `end` one JSON object with what the
-lines of telemetry.jsonl do not hold.
+Standard input, one line each: `idle` (begin to watch, before the window), `start NS` and `end NS` (the window, on the
+clock of the samples). Standard output: `watching` after the first tick, and after `end` one JSON object with what
+telemetry.jsonl does not contain.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from typing import Any
 from benchmark.node.watch.nvml import MIB, Driver, NoDriver, driver
 
 INTERVAL_NS = 100_000_000
-# The kernel counts processor time in steps of 10 ms: over less than this a load says nothing.
+# The kernel counts CPU time in steps of 10 ms: over a shorter time a load means nothing.
 LEAST_LOAD_NS = 50_000_000
-# In ticks. On an H100 reading the energy counter takes 4.4 ms of processor time, ten times all the rest of a tick.
+# In ticks. On an H100 reading the energy counter takes 4.4 ms of CPU time, ten times as long as the rest of a tick.
 SELDOM = 10
 ENERGY_EVERY = 50
 RARELY_S = 2
-# In these turns: it comes with values of which some take as long as the energy.
+# In these turns: its query returns other values too, some of which take as long as the energy.
 TEMPERATURE_EVERY = 3
-# Lines that are kept until the window begins: the idle baseline of a minute and a half.
+# Lines to keep until the window begins: an idle baseline of a minute and a half.
 MAX_KEPT = 1000
-# A run of six hours with one GPU; beyond it the figures rest on what was watched until then.
+# Six hours with one GPU; in a longer run the figures are based on this part.
 MAX_BYTES = 64 * 2**20
 MAX_VISITORS = 20
 GPU_TEMPERATURE = 0
@@ -46,7 +46,7 @@ PCIE_TX, PCIE_RX = 0, 1
 
 @dataclass
 class Board:
-    """One GPU. A question that it does not answer the first time is not asked again."""
+    """One GPU. A query that it does not answer the first time is not repeated."""
 
     asked: Driver
     index: int
@@ -62,10 +62,10 @@ class Board:
     pcie_generation: int | None = None
     pcie_width: int | None = None
     tenants: frozenset[int] = frozenset()
-    """Who computed on it before the window, this run among them."""
+    """Processes that computed on it before the window, including this run's."""
 
     def ask(self, question: str, *words: Any, whole: bool = True) -> Any:
-        """Ask of the whole GPU, or of the slice of it that is used."""
+        """Query the whole GPU, or the slice of it that is used."""
         name = f"{question}{words}"
         if name in self.refused:
             return None
@@ -75,11 +75,11 @@ class Board:
         return answer
 
     def energy(self) -> int | None:
-        """Return the counter in millijoules; a slice has none of its own."""
+        """Return the counter in millijoules; a slice has none."""
         return None if self.sliced else self.ask("nvmlDeviceGetTotalEnergyConsumption")
 
     def look(self, seldom: bool) -> dict[str, Any]:
-        """Return what is asked at every tick, some hundred microseconds together; `seldom`: memory too."""
+        """Return the values of every tick, which take a few hundred microseconds; `seldom`: memory too."""
         nvml = self.asked.nvml
         used = self.ask("nvmlDeviceGetUtilizationRates")
         memory = self.ask("nvmlDeviceGetMemoryInfo", whole=False) if seldom else None
@@ -99,7 +99,7 @@ class Board:
         }
 
     def look_seldom(self, busy: bool) -> None:
-        """Note what is reported once, at the end: the PCIe link of a busy GPU, and errors."""
+        """Note the values for the final report: the PCIe link of a busy GPU, and errors."""
         nvml = self.asked.nvml
         for kind in ("CORRECTED", "UNCORRECTED"):
             count = self.ask(
@@ -112,7 +112,7 @@ class Board:
             self.pcie_width = self.ask("nvmlDeviceGetCurrPcieLinkWidth")
 
     def look_rarely(self, temperature: bool) -> None:
-        """Ask what takes long: each of the PCIe counters is watched by the driver for 20 ms."""
+        """Query slow values: the driver observes each PCIe counter for 20 ms."""
         names = (("pcie_tx_kib_s", PCIE_TX), ("pcie_rx_kib_s", PCIE_RX))
         found = {name: self.ask("nvmlDeviceGetPcieThroughput", which) for name, which in names}
         found["memory_temperature_c"] = self._memory_temperature() if temperature else None
@@ -123,7 +123,7 @@ class Board:
         return values[0].value.uiVal if values and values[0].nvmlReturn == 0 else None
 
     def note_tenants(self) -> None:
-        """Note who computes on it before the window: in a container, ours may have numbers that nobody here knows."""
+        """Note who computes on it before the window: in a container, our processes may have unknown numbers."""
         self.tenants = frozenset(self._computing())
 
     def _computing(self) -> dict[int, Any]:
@@ -131,19 +131,19 @@ class Board:
         return {process.pid: process for process in found or ()}
 
     def _foreign_processes(self) -> list[dict[str, Any]]:
-        """Return who has come since and computes on it, and is not of this run."""
+        """Return processes that have appeared since, compute on it and do not belong to this run."""
         new = [process for pid, process in self._computing().items() if pid not in self.tenants]
         return [self.asked.describe_process(one) for one in new if not descends(one.pid, os.getppid())][:MAX_VISITORS]
 
     def end(self) -> dict[str, Any]:
-        """Return what is reported once."""
+        """Return the GPU's final report."""
         new = {f"ecc_{kind}": last - first for kind, (first, last) in self.errors.items() if last >= first}
         link = {"pcie_generation": self.pcie_generation, "pcie_width": self.pcie_width}
         return {"index": self.index, "xid": self.xid, "foreign_processes": self._foreign_processes(), **link, **new}
 
 
 def descends(pid: int, ancestor: int) -> bool:
-    """Return whether a process is another or was started by it, or by one that it started; False where it is gone."""
+    """Return whether a process is another one or its descendant; False if it is gone."""
     while pid > 1 and pid != ancestor:
         try:
             stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
@@ -154,7 +154,7 @@ def descends(pid: int, ancestor: int) -> bool:
 
 
 class Host:
-    """Processor, memory and network of the machine, through psutil."""
+    """CPU, memory and network of the machine, through psutil."""
 
     def __init__(self) -> None:
         import psutil
@@ -163,16 +163,16 @@ class Host:
         self.asked_ns: int | None = None
 
     def look(self) -> dict[str, Any]:
-        """Return the load since the last tick that told it; nothing at the first one and where that was just now."""
+        """Return the load since the last tick that reported it; empty the first time, and if that was just before."""
         now_ns, asked_ns = time.monotonic_ns(), self.asked_ns
         if asked_ns is not None and now_ns - asked_ns < LEAST_LOAD_NS:
             return {}
         self.asked_ns, percent = now_ns, self.psutil.cpu_percent()
-        # The first answer is about nothing, or about the time in which the model was loaded.
+        # The first value covers nothing, or the time in which the model was loaded.
         return {} if asked_ns is None else {"cpu_percent": percent}
 
     def look_seldom(self) -> dict[str, Any]:
-        """Return what changes slowly, or is only counted up."""
+        """Return values that change slowly, or are counters."""
         cards = [card for name, card in self.psutil.net_io_counters(pernic=True).items() if name != "lo"]
         return {
             "memory_mib": self.psutil.virtual_memory().used // MIB,
@@ -182,7 +182,7 @@ class Host:
 
 
 class Sampler:
-    """Takes ticks, and writes them from the moment at which it knows when the window began."""
+    """Takes ticks, and writes them once the beginning of the window is known."""
 
     def __init__(self, path: str, boards: list[Board], host: Host | None, notes: list[str]) -> None:
         self.boards, self.host, self.notes = boards, host, notes
@@ -194,7 +194,7 @@ class Sampler:
         self.cpu_s = self.began_s = 0.0
 
     def tick(self, marks: bool = False) -> None:
-        """Look at everything once; `marks`: at an end of the window, where the energy is wanted."""
+        """Sample everything once; `marks`: at an end of the window, where the energy is needed."""
         at_ns = time.monotonic_ns()
         seldom = marks or self.ticks % SELDOM == 0
         energies = [board.energy() if marks or self.ticks % ENERGY_EVERY == 0 else None for board in self.boards]
@@ -211,7 +211,7 @@ class Sampler:
         self._write()
 
     def start(self, at_ns: int) -> None:
-        """Take the window's beginning, and write what came before it."""
+        """Set the beginning of the window, and write the ticks before it."""
         self.start_ns = at_ns
         for board in self.boards:
             board.errors.clear()
@@ -219,7 +219,7 @@ class Sampler:
         self.tick(marks=True)
 
     def end(self) -> dict[str, Any]:
-        """Take the last tick; return what the lines do not hold."""
+        """Take the last tick; return what the lines do not contain."""
         self.tick(marks=True)
         return {
             "cpu_s": time.process_time() - self.cpu_s,
@@ -242,7 +242,7 @@ class Sampler:
         self.kept = []
         self.left -= len(lines)
         if self.left <= 0:
-            self._full(f"telemetry.jsonl has {MAX_BYTES >> 20} MiB: what came after it was not kept")
+            self._full(f"telemetry.jsonl reached {MAX_BYTES >> 20} MiB: later samples were not kept")
             return
         try:
             while lines:
@@ -257,7 +257,7 @@ class Sampler:
 
 
 def watch_rarely(asked: Driver, boards: list[Board], notes: list[str]) -> None:
-    """Wait for the driver's events and ask what takes long, every other second, for ever: a thread of its own."""
+    """Wait for the driver's events and query slow values, every two seconds, forever: runs in its own thread."""
     events = asked.ask("nvmlEventSetCreate")
     kind = getattr(asked.nvml, "nvmlEventTypeXidCriticalError", 0)
     for board in boards:
@@ -282,13 +282,13 @@ def watch_rarely(asked: Driver, boards: list[Board], notes: list[str]) -> None:
 
 
 def watch(path: str, boards: list[Board], notes: list[str], asked: Driver | None) -> None:
-    """Take ticks as it is told on standard input, until that is closed."""
+    """Take ticks as standard input says, until it is closed."""
     host = None
     try:
         host = Host()
     except ImportError:
         notes.append("psutil is not installed: processor, memory and network were not watched")
-    # Unbuffered: what was read ahead would not be seen by select.
+    # Unbuffered: select would not see what was read ahead.
     reported = FileIO(sys.stdin.fileno(), closefd=False)
     sampler = Sampler(path, boards, host, notes)
     due_ns: int | None = None
@@ -313,7 +313,7 @@ def watch(path: str, boards: list[Board], notes: list[str], asked: Driver | None
 
 
 def wait(reported: FileIO, due_ns: int | None) -> str:
-    """Return the next line that comes before a time (None: whenever), nothing where none does, or "closed"."""
+    """Return the next line before a time (None: no limit), empty if there is none, or "closed"."""
     patience_s = None if due_ns is None else max(0, due_ns - time.monotonic_ns()) / 1e9
     if not select.select([reported], [], [], patience_s)[0]:
         return ""
@@ -321,8 +321,8 @@ def wait(reported: FileIO, due_ns: int | None) -> str:
 
 
 def main() -> None:
-    """Watch the GPUs whose index and UUID are in the JSON of the second argument; write to the first."""
-    # Of the run's process group, which is told to stop as one: it is to see the window's end.
+    """Watch the GPUs with the indexes and UUIDs in the JSON of the second argument; write to the first."""
+    # Signals go to the run's whole process group: this process must stay for the end of the window.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     path, gpus = sys.argv[1], json.loads(sys.argv[2])

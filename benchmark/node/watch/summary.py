@@ -1,4 +1,4 @@
-"""What the ticks amount to in the measuring window. Means are over time: a tick counts for the time around it."""
+"""Summarise the ticks in the measuring window. Means are over time: a tick counts for the time around it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from benchmark.records import Count, Energy, GpuProcess, GpuTelemetry, GpuTick, 
 from benchmark.records.environment import throttle_reasons
 
 Number = TypeVar("Number", int, float)
-# Shorter, and the counter's own steps (a tenth of a second on an H100) are what is seen.
+# In a shorter time the counter's own steps (a tenth of a second on an H100) would show.
 MIN_IDLE_NS = 500_000_000
-# Not a slowdown: nothing to do, and what somebody set.
+# Not slowdowns: an idle GPU, and limits that a user has set.
 NO_THROTTLING = ("gpu_idle", "applications_clocks_setting", "display_clock_setting")
 
 
 class GpuReport(Record):
-    """What the process that watches reports of a GPU once, at the end."""
+    """The sampler's final report on a GPU."""
 
     index: Count
     xid: tuple[Count, ...] = ()
@@ -31,7 +31,7 @@ class GpuReport(Record):
 
 
 class SamplerReport(Record):
-    """What the process that watches tells at the end. Its own processor time, and for how long it watched."""
+    """The sampler's final report, with its own CPU time and how long it watched."""
 
     cpu_s: float = 0
     span_s: float = 0
@@ -40,7 +40,7 @@ class SamplerReport(Record):
 
 
 def sum_up(ticks: Sequence[Tick], window_ns: int, reported: SamplerReport) -> Telemetry | None:
-    """Return what the ticks in the window amount to, without the energy; None where there are not two."""
+    """Return the summary of the ticks in the window, without energy; None if there are fewer than two."""
     within = [tick for tick in ticks if 0 <= tick.t_ns <= window_ns]
     if len(within) < 2 or within[-1].t_ns <= within[0].t_ns:
         return None
@@ -92,7 +92,7 @@ def _gpu(
 
 
 def _weights(times: Sequence[int], window_ns: int) -> list[float]:
-    """Return the time around each tick: from the middle to the one before to the middle to the one after."""
+    """Return the time around each tick: from halfway to the one before it to halfway to the one after."""
     edges = [0.0, *((a + b) / 2 for a, b in pairwise(times)), float(window_ns)]
     return [after - before for before, after in pairwise(edges)]
 
@@ -117,7 +117,7 @@ def _throttled(masks: Sequence[int | None], weights: Sequence[float]) -> dict[st
 
 
 def energy_of(ticks: Sequence[Tick], window_ns: int, metrics: Metrics | None) -> Energy | None:
-    """Return the joules of all GPUs together; None where one of them has no counter, for the sum would flatter."""
+    """Return the joules of all GPUs together; None if one of them has no counter, as the sum would be too low."""
     indexes = sorted({gpu.index for tick in ticks for gpu in tick.gpus})
     each = [joules(ticks, index, 0, window_ns) for index in indexes]
     if not each or window_ns <= 0 or None in each:
@@ -133,7 +133,7 @@ def energy_of(ticks: Sequence[Tick], window_ns: int, metrics: Metrics | None) ->
 
 
 def idle_w(ticks: Sequence[Tick], index: int) -> float | None:
-    """Return a GPU's mean power before the window: by its counter, or over too short a time by its power readings."""
+    """Return a GPU's mean power before the window: from its counter, or for a short time from its power readings."""
     before = [(tick.t_ns, gpu) for tick in ticks if tick.t_ns < 0 for gpu in tick.gpus if gpu.index == index]
     counted = [at_ns for at_ns, gpu in before if gpu.energy_mj is not None]
     if counted and -counted[0] >= MIN_IDLE_NS:
@@ -144,7 +144,7 @@ def idle_w(ticks: Sequence[Tick], index: int) -> float | None:
 
 
 def joules(ticks: Sequence[Tick], index: int, from_ns: int, to_ns: int) -> float | None:
-    """Return what a GPU's counter rose by between two times; None without readings around both."""
+    """Return a GPU's energy between two times, from its counter; None without readings around both."""
     readings = [
         (tick.t_ns, gpu.energy_mj)
         for tick in ticks
@@ -158,7 +158,7 @@ def joules(ticks: Sequence[Tick], index: int, from_ns: int, to_ns: int) -> float
 
 
 def _at(readings: Sequence[tuple[int, int]], at_ns: int) -> float | None:
-    """Return the counter at a time, on the line between the readings around it."""
+    """Return the counter at a time, interpolated between the readings around it."""
     for (before_ns, before), (after_ns, after) in pairwise(readings):
         if before_ns <= at_ns <= after_ns and after_ns > before_ns:
             return before + (after - before) * (at_ns - before_ns) / (after_ns - before_ns)

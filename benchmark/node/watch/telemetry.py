@@ -1,4 +1,4 @@
-"""Watch the node while it measures, and say what that amounts to. The watching itself is `sampler.py`, a process."""
+"""Watch the node during a measurement, and summarise that. `sampler.py`, a process, does the sampling."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from benchmark.records import Environment, Metrics, Telemetry
 from benchmark.rundir import of_repeat
 
 TELEMETRY = "telemetry.jsonl"
-# How long the run waits for the last tick of a driver that is stuck.
+# How long the run waits for the last tick if a driver is stuck.
 PATIENCE_S = 5.0
-# What the process starts with is where this package lies, installed or not.
+# On the PYTHONPATH of the process, as this package may not be installed.
 ROOT = Path(benchmark.__file__).parents[1]
 
 
 class Watch:
-    """Watches from `idle` on; the window lies between `start` and `end`. Nothing that goes wrong here ends a run."""
+    """Watches from `idle` on; the window is between `start` and `end`. No error here ends a run."""
 
     def __init__(self, directory: Path, seen: Environment | None, prefix: str = "") -> None:
-        """Start the process, which does nothing yet: on a busy machine starting takes half a second."""
+        """Start the process, which does nothing yet: starting it takes half a second on a busy machine."""
         self.path = directory / f"{prefix}{TELEMETRY}"
         self.reported: SamplerReport | None = None
         self.note = ""
         self._window_ns = 0
         gpus = [(gpu.index, gpu.uuid) for gpu in seen.gpus] if seen else []
         self.gpus = len(gpus) if seen and seen.nvml is None else 0
-        """How many GPUs are watched."""
+        """Number of GPUs that are watched."""
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmark.node.watch.sampler", str(self.path), json.dumps(gpus)],
@@ -46,27 +46,27 @@ class Watch:
         )
 
     def idle(self) -> None:
-        """Begin: from here to the window no query is in flight. With GPUs, return once a first reading is there."""
+        """Begin to watch; from here to the window no query may be in flight. With GPUs, wait for a first reading."""
         self._say("idle")
         if self.gpus and self._process.stdout:
             select.select([self._process.stdout], [], [], PATIENCE_S)
 
     def start(self, at_ns: int) -> None:
-        """Take the window's beginning, on the clock of the samples."""
+        """Set the beginning of the window, on the clock of the samples."""
         self._say(f"start {at_ns}")
 
     def end(self, started_ns: int, ended_ns: int) -> None:
-        """Take the window's end; returns once the last tick is there."""
+        """Set the end of the window; returns once the last tick has been taken."""
         self._window_ns = ended_ns - started_ns
         try:
             out, _ = self._process.communicate(f"end {ended_ns}\n", timeout=PATIENCE_S)
             self.reported = SamplerReport.model_validate_json(out.strip().split("\n")[-1])
         except (OSError, ValueError, subprocess.TimeoutExpired):
-            self.note = "the process that watches the node did not come to its end"
+            self.note = "the process that watches the node did not finish"
         self.close()
 
     def close(self) -> None:
-        """End the process, which may have ended already."""
+        """End the process, if it has not ended already."""
         with suppress(OSError):
             if self._process.stdin:
                 self._process.stdin.close()
@@ -76,7 +76,7 @@ class Watch:
             self._process.stdout.close()
 
     def telemetry(self, metrics: Metrics | None) -> Telemetry | None:
-        """Return what was watched in the window; None where it was too short for two ticks."""
+        """Return the telemetry of the window; None if it was too short for two ticks."""
         reported = self.reported or SamplerReport(notes=(self.note,) if self.note else ())
         try:
             ticks = list(read_ticks(self.path)) if self.path.is_file() else []
@@ -88,10 +88,10 @@ class Watch:
         return watched.model_copy(update={"energy": energy_of(ticks, self._window_ns, metrics)})
 
     def between(self, from_ns: int, to_ns: int, after_ns: int | None, number: int) -> Telemetry | None:
-        """Return what was watched between two times since `start`: of a window that somebody else measured in.
+        """Return the telemetry between two times since `start`, for a window that another node measured.
 
-        Before it others warmed up, so that nothing is known of idle power. Ticks up to `after_ns`, the end of the
-        window before, are left out. Those of windows after the first get a file of their own, as those of repeats have.
+        Idle power is unknown, as the other nodes warmed up before the window. Ticks up to `after_ns`, the end of the
+        previous window, are left out. Windows after the first get their own files, like repeats.
         """
         reported = self.reported or SamplerReport(notes=(self.note,) if self.note else ())
         ticks = [
@@ -115,7 +115,7 @@ class Watch:
 
 
 def start_watch(directory: Path, seen: Environment | None, prefix: str = "") -> Watch | NoWatch:
-    """Start to watch, into a file with `prefix`; a machine that can start no process is not watched."""
+    """Start to watch, into a file with `prefix`; if no process can be started, the node is not watched."""
     try:
         return Watch(directory, seen, prefix)
     except OSError as error:
@@ -124,26 +124,26 @@ def start_watch(directory: Path, seen: Environment | None, prefix: str = "") -> 
 
 
 class NoWatch:
-    """In the place of Watch where benchmark_telemetry is off."""
+    """Replaces Watch if benchmark_telemetry is off."""
 
     gpus = 0
 
     def idle(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def start(self, at_ns: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def end(self, started_ns: int, ended_ns: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def telemetry(self, metrics: Metrics | None) -> Telemetry | None:
-        """Nothing was watched."""
+        """Return nothing."""
         return None
 
     def between(self, from_ns: int, to_ns: int, after_ns: int | None, number: int) -> Telemetry | None:
-        """Nothing was watched."""
+        """Return nothing."""
         return None

@@ -45,9 +45,9 @@ EXPECTED = {
     "gpu-full-at-load": "benchmark: The GPU's memory is full (CUDA out of memory. Tried to allocate 1002.00 MiB",
     "gpu-full-later": "All of them: The GPU's memory is full (CUDA out of memory. Tried to allocate 1002.00 MiB",
     "node-full": "All of them: The node's memory is full (MemoryError",
-    "cut-always": "broke off (RemoteProtocolError): run again, the download goes on where it stopped",
-    "hub-500": "answers with status 500: run again later; what has come is kept",
-    "hub-429": "refuses more requests (429): run again in some minutes",
+    "cut-always": "was lost (RemoteProtocolError): run again to continue the download where it stopped",
+    "hub-500": "answers with status 500: run again later; what was downloaded is kept",
+    "hub-429": "refuses more requests (429): run again in a few minutes",
     "hub-damages": f"hf_cache: {spoilt.SHARD} of org/large arrived damaged",
     "fetch-killed": "hf_cache: fetch-model was killed (signal 9) while it fetched or verified org/large: did",
     "fills-up": "hf_cache: The disk (or quota) is full at",
@@ -55,11 +55,11 @@ EXPECTED = {
 # With what helps, in part.
 HELP = {
     "cut-weights": "run again with hf_cache_source hub or controller, which replaces it",
-    "unseen-config": "Provision it again (hf_cache_source hub or controller replaces what is damaged in the cache)",
-    "gpu-full-at-load": "End what else uses the GPU (nvidia-smi shows it)",
+    "unseen-config": "Provision it again (hf_cache_source hub or controller replaces damaged files in the cache)",
+    "gpu-full-at-load": "End whatever else uses the GPU (nvidia-smi shows it)",
     "gpu-full-later": "fewer max_new_tokens in a profile of your own",
-    "node-full": "raise what this user may have (ulimit -v",
-    "hub-429": "hf_cache_source: controller one machine asks for all",
+    "node-full": "raise this user's limit (ulimit -v",
+    "hub-429": "hf_cache_source: controller one machine downloads for all",
     "fills-up": "make room or set hf_cache_dir to a larger disk",
 }
 # Of these what was measured is kept, and invalid.

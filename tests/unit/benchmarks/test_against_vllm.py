@@ -52,7 +52,7 @@ def given(**changes: Any) -> argparse.Namespace:
 def test_each_rate_of_each_limit_is_a_load() -> None:
     asked = against_vllm.jobs(given(offline=8, loads=["2000/100@31.25,36", "500/30@28"]))
     assert [job.name for job in asked] == ["Offline", "2000/100 at 31.25/s", "2000/100 at 36/s", "500/30 at 28/s"]
-    with pytest.raises(SystemExit, match="100/5 is none of even, 2000/100, 500/30"):
+    with pytest.raises(SystemExit, match="100/5 is not one of even, 2000/100, 500/30"):
         against_vllm.jobs(given(loads=["100/5@1"]))
 
 

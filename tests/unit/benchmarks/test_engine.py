@@ -83,7 +83,7 @@ def test_without_time_left_every_row_says_so(tmp_path: Path) -> None:
         engine.main([*TINY, "--budget-s", "0", "--parts", "continuous", "--attentions", "sdpa", "--json", str(path)])
         == 0
     )
-    assert [row["note"] for row in json.loads(path.read_text())["rows"]] == ["the time was up"] * 2
+    assert [row["note"] for row in json.loads(path.read_text())["rows"]] == ["time limit reached"] * 2
 
 
 @pytest.mark.parametrize("changed", [changed for variants in bench.VARIANTS.values() for changed in variants])

@@ -65,7 +65,7 @@ while not pathlib.Path('../{1}').exists():
         **dict.fromkeys(("both", "left", "right", "other"), 0),
         **{"fails": 3, "late": None},
     }
-    assert rows["late"]["note"].startswith("not begun: it takes 10000 s, and ")
+    assert rows["late"]["note"].startswith("not started: it needs 10000 s, and ")
     assert (tmp_path / "both.txt").read_text().startswith("all ")
     assert (tmp_path / "other.txt").read_text() == f"{rows['other']['GPUs']} /opt/torch\n"
 

@@ -33,7 +33,7 @@ def test_what_a_process_raises_is_a_row() -> None:
 
 
 def test_a_process_that_takes_too_long_is_ended() -> None:
-    assert list(rows_apart(never, limit_s=0.01)) == [{"note": "ended: not done within 0.01 s"}]
+    assert list(rows_apart(never, limit_s=0.01)) == [{"note": "stopped: not finished within 0.01 s"}]
     assert multiprocessing.active_children() == []
 
 
@@ -82,15 +82,15 @@ def test_rates_are_compared_for_as_many_gpus() -> None:
         row("sequential", "", {"TPOT mean": 45.0}, 2),
     ]
     assert list(several_gpus.ratios(rows)) == [
-        "replicas / 2 x one, Offline: tokens/s 0.980 (0.97 to 1.1 wanted: met), TPOT mean 1.050",
-        "replicas / 2 x one, Server: QPS 0.950 (0.97 to 1.1 wanted: MISSED), P99 2.000",
-        "cluster / replicas, Offline: tokens/s 1.040 (0.97 to 1.03 wanted: MISSED)",
+        "replicas / 2 x one, Offline: tokens/s 0.980 (target 0.97 to 1.1: met), TPOT mean 1.050",
+        "replicas / 2 x one, Server: QPS 0.950 (target 0.97 to 1.1: MISSED), P99 2.000",
+        "cluster / replicas, Offline: tokens/s 1.040 (target 0.97 to 1.03: MISSED)",
         "sequential, two GPUs / one, TPOT mean 1.500",
     ]
 
 
 def test_a_run_without_a_result_says_what_the_playbook_said(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="exit code 4 and no result of node: it is refused"):
+    with pytest.raises(InputError, match="exited with code 4 without a result of node: it is refused"):
         Ran(4, "it is refused", tmp_path).row("node")
 
 
@@ -98,7 +98,7 @@ def test_answers_that_part_are_counted() -> None:
     answers = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
     assert greedy.same(answers, answers) == "3 of 3 answers equal"
     assert greedy.same(answers, [[1, 2, 3], [4, 0, 6], [7, 8]]) == (
-        "1 of 3 answers equal, the others part after 1, 2 tokens"
+        "1 of 3 answers equal, the others diverge after 1, 2 tokens"
     )
 
 
@@ -108,7 +108,7 @@ def test_ways_are_held_against_one_gpu_of_each_engine(tmp_path: Path, monkeypatc
     monkeypatch.setattr(greedy, "make_model", lambda directory: directory)
     rows = {row["load"]: row for row in greedy.compare("/none", "cuda", ["0", "1"], 60, tmp_path)}
     assert [row["valid"] for row in rows.values()] == [None, True, None, False, True, None]
-    parts = "0 of 1 answers equal, the others part after 1 tokens"
+    parts = "0 of 1 answers equal, the others diverge after 1 tokens"
     assert rows["vllm, tensor 2"]["note"] == f"as with sequential, one GPU: {parts}; as with vllm, one GPU: {parts}"
     assert rows["vllm, data 2"]["note"] == "it did not start"
 

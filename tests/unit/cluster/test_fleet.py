@@ -118,8 +118,8 @@ def test_who_is_through_with_a_stage_is_shown_so() -> None:
 def test_what_is_done_within_a_stage_is_shown_with_its_size() -> None:
     fleet = Fleet()
     fleet.put("a", "hf_cache", 0.0)
-    fleet.report("a", Progress("hf_cache", detail="16.1 GB in 9 files to be downloaded"), 1.0)
-    assert fleet.changes() == ["a: hf_cache: 16.1 GB in 9 files to be downloaded"]
+    fleet.report("a", Progress("hf_cache", detail="16.1 GB in 9 files to download"), 1.0)
+    assert fleet.changes() == ["a: hf_cache: 16.1 GB in 9 files to download"]
     fleet.report("a", Progress("hf_cache", detail="3.2 GB of 16.1 GB downloaded"), 6.0)
     assert fleet.changes() == [], "now and then is enough"
     line = "a: hf_cache: 3.2 GB of 16.1 GB downloaded"

@@ -56,7 +56,7 @@ def test_who_came_later_gives_way_and_both_measure(other: str, starts: int, flee
     log = fleet.directory / "starts"
     fleet.add("jw2", f"echo started >> {log}; {MEASURES}")
     # The other run on jw3 ends once it has jw2, or of itself.
-    state = f"waiting: run {other} of bob on there is measuring here since 12:00 UTC"
+    state = f"waiting: run {other} of bob on there has been measuring here since 12:00 UTC"
     waits = f"""echo '{progress(state)}' > progress.json
     looks=0
     while [ -d {fleet.there("jw2")} ] && [ $looks -lt 40 ]; do sleep 0.1; looks=$((looks + 1)); done"""

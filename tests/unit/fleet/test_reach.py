@@ -106,7 +106,7 @@ def test_who_is_lost_in_its_turn_is_left_behind(fleet: Fleet) -> None:
 
 def test_who_gave_way_waits_for_no_node_that_is_lost(fleet: Fleet) -> None:
     """A node waits for an older run, for which the other one gave way, and is lost."""
-    state = "waiting: run 20240101T000000Z-a of bob on there is measuring here since 12:00 UTC"
+    state = "waiting: run 20240101T000000Z-a of bob on there has been measuring here since 12:00 UTC"
     given_up = f"while [ -d {fleet.there('jw2')} ]; do sleep 0.1; done"
     waits = f'echo \'{{"state": "{state}"}}\' > progress.json; sleep 1; {given_up}'
     begun = f"until [ -d {fleet.there('lost')} ]; do sleep 0.02; done"

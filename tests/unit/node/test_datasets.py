@@ -98,7 +98,7 @@ def changed(**fields: Any) -> str:
     [
         ("", "empty"),
         ("  \n", "empty"),
-        ("[]", "no entry"),
+        ("[]", "no entries"),
         ("{}", "not a JSON list"),
         ("hello", "not a JSON list"),
         (json.dumps(ENTRIES)[:-1], "after 3 entries"),

@@ -27,7 +27,7 @@ def test_a_broken_engine_ends_the_run_with_its_message(tmp_path: Path) -> None:
     assert process.wait(timeout=60) == 4
     result = written(tmp_path)
     assert (result.status, result.stage) == ("failed", "measuring")
-    assert result.error == "The simulated engine was told to break."
+    assert result.error == "The simulated engine is set to break."
     assert result.metrics is not None
     assert result.metrics.queries.completed >= 20
 

@@ -40,7 +40,7 @@ def test_the_peak_search_finds_what_the_engine_can_do(tmp_path: Path) -> None:
 
 
 def test_a_burst_in_which_every_query_fails_ends_the_search(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="The burst that the search begins with failed: The simulated engine was told"):
+    with pytest.raises(RunError, match="The search's first burst of queries failed: The simulated engine is set"):
         measure(
             tmp_path,
             {"warmup": 0, "engine_options": {"fail_indexes": list(range(300))}},

@@ -61,15 +61,15 @@ def test_quick_falls_back_to_sequential_and_says_so(tmp_path: Path, mamba: Path)
     assert result.status == "complete"
     assert result.engine is not None
     assert (result.engine.name, result.engine.details["instead_of"]) == ("sequential", "continuous")
-    assert "(Mamba2ForCausalLM) is not for the engine continuous" in str(result.engine.details["because"])
+    assert "does not support this architecture (Mamba2ForCausalLM)" in str(result.engine.details["because"])
     assert result.accuracy is not None
     assert len(result.accuracy.greedy) == 4
     text = " ".join(render_node(result).split())
-    assert "sequential, 1 replica; sequential answered instead of continuous: This architecture" in text
+    assert "sequential, 1 replica; sequential answered instead of continuous: The engine continuous" in text
 
 
 def test_asked_for_by_name_no_other_engine_answers(tmp_path: Path, mamba: Path) -> None:
-    with pytest.raises(Unfit, match="take vllm or endpoint, or sequential"):
+    with pytest.raises(Unfit, match="use vllm or endpoint, or sequential"):
         measure(tmp_path / "run", mamba, benchmark_engine="continuous")
     assert not (tmp_path / "run" / "samples.jsonl").exists()
 
@@ -77,7 +77,7 @@ def test_asked_for_by_name_no_other_engine_answers(tmp_path: Path, mamba: Path) 
 def test_where_the_fallback_fails_too_both_reasons_are_given(mamba: Path) -> None:
     settings = Settings(benchmark_device="cpu", benchmark_dtype="float32", benchmark_model=str(mamba))
     profile = load_profile("quick").model_copy(update={"fallback_engine": "endpoint"})
-    said = r"The engine is endpoint and there is none.* \(endpoint is to answer instead of continuous: This arch"
+    said = r"The engine is endpoint and there is none.* \(endpoint answers instead of continuous: The engine"
     with ExitStack() as stack, pytest.raises(InputError, match=said):
         load_engine(profile, settings, lambda engine: None, stack)
 
@@ -118,8 +118,8 @@ def test_a_loaded_model_is_let_go_before_the_fallback(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("demands", "error", "said"),
     [
-        (Demands(), Unfit, "^This architecture .* is not for the engine continuous"),
-        (Demands(ids=True, highest_id=9999), InputError, "^The dataset's prompts have token ids up to 9999, and the"),
+        (Demands(), Unfit, "^The engine continuous does not support this architecture"),
+        (Demands(ids=True, highest_id=9999), InputError, "^The dataset's prompts have token ids up to 9999, but the"),
     ],
 )
 def test_a_replica_refuses_as_one_engine_does(
@@ -136,7 +136,9 @@ def test_on_a_gpu_quick_wants_steps_that_are_cuda_graphs() -> None:
     """This machine has no GPU, and so no attention whose steps could be graphs: as a GPU that is too old for it."""
     quick = Options.model_validate(load_profile("quick").engine_options)
     config = architectures.model("llama").config
-    with pytest.raises(Unfit, match=r"no attention here whose steps can be CUDA graphs \(paged_flash: its kernels"):
+    with pytest.raises(
+        Unfit, match=r"No attention for continuous batching allows CUDA graphs here \(paged_flash: its kernels"
+    ):
         attention.choose(quick, config, "cuda", "float16")
     assert attention.choose(quick, config, "cpu", "float32") == "paged|eager"
     assert attention.choose(Options(), config, "cuda", "float16") == "sdpa"

@@ -24,7 +24,7 @@ claim_machine(Claim(tuple(sys.argv[2].split()), sys.argv[3] == "shared", sys.arg
 print("holds", flush=True)
 input()
 """
-WORDS = "run X of alice on there is measuring here since 2026-11-28 12:00 UTC"
+WORDS = "run X of alice on there has been measuring here since 2026-11-28 12:00 UTC"
 
 
 @contextmanager
@@ -113,7 +113,7 @@ def test_what_is_no_claim_is_neither_followed_nor_waited_for(
     (tmp_path / "llm-benchmark.door").unlink()
     (tmp_path / "llm-benchmark.door").symlink_to(tmp_path / "target")
     assert claim(tmp_path, CPU, "alone", 60) == []
-    assert "No other run is kept away from this machine" in capsys.readouterr().out
+    assert "Other runs cannot be kept away from this machine" in capsys.readouterr().out
 
 
 def test_a_claim_that_says_nothing_is_of_all(tmp_path: Path) -> None:

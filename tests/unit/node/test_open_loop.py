@@ -271,4 +271,4 @@ def test_an_answer_of_another_length_is_no_answer() -> None:
 
     engine = Short(Settings(), Generation(max_new_tokens=9), WAITS)
     (sample,) = run("schedule", {}, [Prompt("p", "", (1,), output_tokens=3)], engine=engine)
-    assert sample.error == "The answer has 5 tokens, and exactly 3 were asked for."
+    assert sample.error == "The answer has 5 tokens; exactly 3 were requested."

@@ -95,10 +95,10 @@ def test_the_others_are_refused_on_the_controller(engine: str, profile: str, giv
     [
         ("endpoint", {"rejects": {"return_token_ids"}}, "reports no token ids, and answers are judged by their ids"),
         ("endpoint", {"rejects": {"prompt"}}, "cannot be run on this server: /v1/completions cannot be used"),
-        ("continuous", {"vocabulary": 512}, "token ids up to 512, and the model has 512"),
-        ("sequential", {"vocabulary": 512}, "token ids up to 512, and the model has 512"),
-        ("continuous", {"length": 2046}, "take 2050 tokens, and the model's positions are 2048"),
-        ("sequential", {"length": 2046}, "take 2050 tokens, and the model's positions are 2048"),
+        ("continuous", {"vocabulary": 512}, "token ids up to 512, but the model has 512"),
+        ("sequential", {"vocabulary": 512}, "token ids up to 512, but the model has 512"),
+        ("continuous", {"length": 2046}, "take 2050 tokens, but the model's limit is 2048"),
+        ("sequential", {"length": 2046}, "take 2050 tokens, but the model's limit is 2048"),
         ("simulated", {"model": "none"}, "holds no model"),
     ],
 )

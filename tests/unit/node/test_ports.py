@@ -43,10 +43,10 @@ def test_who_listens_there_already_is_named(at: str) -> None:
 
 def test_addresses_that_are_none() -> None:
     free = free_port()
-    with pytest.raises(SetupError, match="that is no address of this node: set benchmark_serve_address to one"):
+    with pytest.raises(SetupError, match="it is not an address of this node: set benchmark_serve_address to one"):
         hold(ServerPlace(node="jw2", host="192.0.2.1", port=free))
-    with pytest.raises(SetupError, match="this node finds no address for no-such-host: set"):
+    with pytest.raises(SetupError, match="this node cannot resolve no-such-host: set"):
         hold(ServerPlace(node="jw2", host="no-such-host", port=free))
     assert unreached([ServerPlace(node="jw4", host="no-such-host", port=free)]) == {
-        "jw4": "no address is found for no-such-host"
+        "jw4": "no-such-host cannot be resolved"
     }

@@ -96,7 +96,7 @@ def test_an_error_in_a_replica_names_the_replica(quick: Replicated) -> None:
     quick.submit(query(3), heard)
     heard.wait(1)
     assert heard.errors[3].startswith("Replica ")
-    assert heard.errors[3].endswith("The simulated engine was told to fail this query.")
+    assert heard.errors[3].endswith("The simulated engine is set to fail this query.")
 
 
 def test_a_listener_that_breaks_fails_the_queries_alone() -> None:

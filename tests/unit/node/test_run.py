@@ -78,7 +78,7 @@ def test_a_failed_query_for_accuracy_costs_no_measurement(tmp_path: Path) -> Non
     assert (len(result.accuracy.greedy), result.accuracy.errors) == (3, 1)
     assert result.verdict is not None
     assert result.verdict.reasons == (
-        "1 query of the accuracy run failed: The simulated engine was told to fail this query.",
+        "1 query of the accuracy run failed: The simulated engine is set to fail this query.",
     )
 
 
@@ -88,7 +88,7 @@ def test_failed_queries_make_the_verdict_invalid(tmp_path: Path) -> None:
     assert not result.verdict.valid
     assert result.verdict.reasons == (
         "failed queries 1 is above the allowed 0.",
-        "1 of them: The simulated engine was told to fail this query.",
+        "1 of them: The simulated engine is set to fail this query.",
     )
 
 
@@ -106,7 +106,7 @@ def test_full_memory_is_told_of_however_few_queries_say_so(tmp_path: Path, monke
 
 
 def test_a_failing_warm_up_breaks_the_run_and_the_result_says_so(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="The warm-up failed: The simulated engine was told"):
+    with pytest.raises(RunError, match="The warm-up failed: The simulated engine is set"):
         run(request(tmp_path, {"engine_options": {"fail_indexes": [0]}}))
     result = written(tmp_path)
     assert (result.status, result.stage) == ("failed", "warm-up")
@@ -226,7 +226,7 @@ def test_a_run_that_is_never_told_gives_up_in_a_sentence(tmp_path: Path) -> None
     result = written(tmp_path)
     assert (result.status, result.stage) == ("failed", "ready")
     assert result.error is not None
-    assert result.error.startswith("Ready, but no start time came within 1 s: did the controller go away?")
+    assert result.error.startswith("Ready, but no start time came within 1 s: did the controller stop?")
     assert not (tmp_path / "samples.jsonl").exists()
 
 
@@ -326,9 +326,7 @@ def test_a_number_beside_another_process_on_the_gpu_is_not_valid(
     result = run(replace(request(tmp_path), resolved=asked))
     assert result.verdict is not None
     assert result.verdict.valid == valid
-    said = (
-        "GPU 0 was used by another process: train.py of ann, pid 7, 16384 MiB, which had come while the node measured"
-    )
+    said = "GPU 0 was used by another process: train.py of ann, pid 7, 16384 MiB, which started while the node measured"
     assert any(reason.startswith(said) for reason in result.verdict.reasons) == required
 
 

@@ -112,7 +112,7 @@ def test_a_model_is_not_overwritten(model: Path) -> None:
         (lambda d: (d / "model.safetensors").unlink(), r"holds no model\.safetensors"),
         (lambda d: (d / "model.safetensors").write_bytes(b"\0" * 100), "is damaged"),
         (lambda d: (d / "chat_template.jinja").unlink(), "has no chat template"),
-        (lambda d: (d / "config.json").write_text("{}"), "names no model_type"),
+        (lambda d: (d / "config.json").write_text("{}"), "has no model_type"),
     ],
 )
 def test_a_spoilt_model_is_a_setup_error(tmp_path: Path, spoil: Any, said: str) -> None:

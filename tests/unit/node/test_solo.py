@@ -82,7 +82,7 @@ def test_figures_alone_that_the_samples_do_not_give_are_refused(tmp_path: Path) 
 
 def test_a_node_that_breaks_in_its_turn_measures_no_more(tmp_path: Path) -> None:
     broken = asked(engine_options={"ttft_ms": 1, "tpot_ms": 0.1, "break_at": 3})
-    with led(tmp_path, TURN) as reported, pytest.raises(RunError, match="told to break"):
+    with led(tmp_path, TURN) as reported, pytest.raises(RunError, match="set to break"):
         run(RunRequest("r1", "jw2", broken, tmp_path, wait_s=60, solo=True))
     assert list(reported) == ["turn"]
     (path,) = tmp_path.glob("mlperf_datacenter_*.json")

@@ -87,7 +87,7 @@ def test_two_processes_give_the_tokens_of_one_and_end_together(settings: Setting
 
 def test_what_cannot_be_spread(settings: Settings) -> None:
     engine = make_engine("sequential", settings, GENERATION, {"tensor_parallel": 3})
-    with pytest.raises(SetupError, match=r"has 4 heads .* which cannot be shared out evenly"):
+    with pytest.raises(SetupError, match=r"has 4 heads .* which cannot be split evenly"):
         engine.load()
     with pytest.raises(InputError, match="tensor_parallel is 0: it must be at least 1"):
         make_engine("sequential", settings, GENERATION, {"tensor_parallel": 0})

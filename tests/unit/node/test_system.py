@@ -145,7 +145,7 @@ def test_an_engine_without_a_server_is_served(tmp_path: Path, monkeypatch: pytes
     leader = threading.Thread(target=lead, daemon=True)
     leader.start()
     if breaks:
-        with pytest.raises(EngineBroken, match="The simulated engine was told to break"):
+        with pytest.raises(EngineBroken, match="The simulated engine is set to break"):
             run(asked)
     else:
         result = run(asked)
@@ -155,7 +155,7 @@ def test_an_engine_without_a_server_is_served(tmp_path: Path, monkeypatch: pytes
         assert result.engine.details["asks_for_key"] is True
         assert json.loads((tmp_path / SERVES).read_text())["url"] == url
     leader.join(60)
-    assert ("told to break" in said[0]) == breaks
+    assert ("set to break" in said[0]) == breaks
     assert ('"token_ids":[3]' in said[0]) != breaks
     with socket.create_server((HOST, port)):
         pass  # nothing listens there any more
@@ -206,7 +206,7 @@ def test_a_server_that_died_at_the_very_end_is_named(tmp_path: Path, monkeypatch
 
 def test_nobody_says_when_to_load(tmp_path: Path) -> None:
     asked = request(tmp_path)
-    with pytest.raises(RunError, match="did the controller go away"):
+    with pytest.raises(RunError, match="did the controller stop"):
         run(RunRequest(**{**vars(asked), "wait_s": 1}))
 
 

@@ -137,7 +137,7 @@ def test_a_conversation_is_a_chain_of_turns(model: Path) -> None:
 
 def test_longer_answers_than_the_profile_gives_are_refused(model: Path) -> None:
     dataset = load("synthetic", model, input_tokens=2, prompts=3, output_tokens=9)
-    with pytest.raises(InputError, match=r"answers of up to 9 tokens, and .*max_new_tokens is 8"):
+    with pytest.raises(InputError, match=r"answers of up to 9 tokens, but .*max_new_tokens is 8"):
         demands_of(asked(3, {"generation": {"max_new_tokens": 8}}).profile, dataset, token_ids=False)
     assert demands_of(asked(3, {"generation": {"max_new_tokens": 9}}).profile, dataset, token_ids=False).lengths
 
@@ -196,24 +196,30 @@ def test_a_trace_of_azures_is_read(model: Path, tmp_path: Path, text: str) -> No
     [
         ("", "it is empty"),
         (" \n\n", "it is empty"),
-        (AZURE + "2023-11-16 18:17:04,1,1\n", "line 5: it came before the query above it: sort the file by time"),
-        ('{"timestamp": 5, "input_length": 1, "output_length": 1}\n' * 2 + FALLING, "line 3: it came before the query"),
-        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,-5,1\n", "line 2: a prompt has from 1"),
-        ('{"timestamp": 0, "input_length": 1, "output_length": -1}', "line 1: a prompt has from 1 .* and an answer no"),
+        (AZURE + "2023-11-16 18:17:04,1,1\n", "line 5: it is earlier than the query above it: sort the file by time"),
+        (
+            '{"timestamp": 5, "input_length": 1, "output_length": 1}\n' * 2 + FALLING,
+            "line 3: it is earlier than the query",
+        ),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,-5,1\n", "line 2: a prompt must have from 1"),
+        (
+            '{"timestamp": 0, "input_length": 1, "output_length": -1}',
+            "line 1: a prompt must have from 1 .* and an answer no",
+        ),
         (AZURE + '2023-11-16 18:17:05,"' + "9" * 200_000 + '",1\n', "not CSV: field larger"),
         ("\0" * 2**21, "line 1: longer than 1,048,576 characters"),
         ("a,b\n1,2\n", "no column TIMESTAMP and no ContextTokens and no GeneratedTokens"),
-        ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "has no query"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "has no queries"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,1,2\n", "line 2: not a date"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,1\n", "line 2: not a date"),
-        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,0,1\n", "line 2: a prompt has from 1"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,0,1\n", "line 2: a prompt must have from 1"),
         ('{"timestamp": 0, "input_length": 1}\n', "line 1: it has no output_length"),
         ('{"timestamp": 0, "input_length": 1, "output_length": 1}\n{"time', "line 2: not a JSON object"),
-        ('{"timestamp": "0", "input_length": 1, "output_length": 1}', "line 1: timestamp, .* are numbers"),
-        ('{"timestamp": NaN, "input_length": 1, "output_length": 1}', "line 1: its time is no number"),
-        ('{"timestamp": 0, "input_length": 1.5, "output_length": 1}', "line 1: timestamp, .* are numbers"),
-        ('{"timestamp": 0, "input_length": 1, "output_length": 1, "hash_ids": ["a"]}', "are numbers"),
-        ('{"timestamp": 0, "input_length": 99999999, "output_length": 1}', "line 1: a prompt has from 1"),
+        ('{"timestamp": "0", "input_length": 1, "output_length": 1}', "line 1: timestamp, .* must be numbers"),
+        ('{"timestamp": NaN, "input_length": 1, "output_length": 1}', "line 1: its time is not a number"),
+        ('{"timestamp": 0, "input_length": 1.5, "output_length": 1}', "line 1: timestamp, .* must be numbers"),
+        ('{"timestamp": 0, "input_length": 1, "output_length": 1, "hash_ids": ["a"]}', "must be numbers"),
+        ('{"timestamp": 0, "input_length": 99999999, "output_length": 1}', "line 1: a prompt must have from 1"),
         (b"\xff\xfe{", "not UTF-8"),
     ],
 )
@@ -240,7 +246,7 @@ def test_a_trace_that_is_too_large_is_refused(
     monkeypatch.setattr(trace, least, 3 if least == "MOST_QUERIES" else 6)
     assert len(load("trace", model, written(tmp_path, AZURE), **options).prompts) == 3
     path = written(tmp_path, AZURE + "2023-11-16 18:17:05,9,1\n")
-    with pytest.raises(InputError, match=r"take fewer \(queries\), or shorter ones"):
+    with pytest.raises(InputError, match=r"use fewer \(queries\), or shorter ones"):
         load("trace", model, path, **options)
 
 

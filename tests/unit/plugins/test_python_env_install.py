@@ -221,17 +221,12 @@ def test_a_disk_that_starts_no_programs_is_named(tmp_path: Path, monkeypatch: py
         install.write_python(tmp_path / "code", "/usr/bin/python3", "")
 
 
-@pytest.mark.parametrize("names", [[], ["pyvenv.cfg"]])
-def test_a_python_that_others_made_is_not_installed_into(names: list[str], tmp_path: Path) -> None:
-    """As /usr or conda's, which have no pyvenv.cfg, or a virtual environment: one that works, with pip."""
+def test_python_without_pyvenv_is_not_installed_into(tmp_path: Path) -> None:
+    # As /usr, or conda's: one that works, and belongs to others.
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
-    for name in names:
-        (tmp_path / name).write_text(f"home = {Path(sys.executable).resolve().parent}\n")
-    before = sorted(tmp_path.rglob("*"))
     with pytest.raises(marks.InstallError, match="python_env_manage: false"):
         install.install(tmp_path, PLAIN)
-    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("marked", [True, False])

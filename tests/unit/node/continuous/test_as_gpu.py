@@ -95,7 +95,7 @@ def test_a_model_whose_steps_wait_is_served_without_graphs(
 
 
 def test_where_graphs_have_to_be_such_a_model_is_refused(serve: Serve) -> None:
-    with pytest.raises(Unfit, match="no steps of this model here that can be CUDA graphs: a step of the model waits"):
+    with pytest.raises(Unfit, match="cannot run this model's steps as CUDA graphs here: a step of the model waits"):
         serve("dbrx", require_cuda_graph=True)
     assert serve("llama", require_cuda_graph=True)["cuda_graphs"] == RECORDED
 

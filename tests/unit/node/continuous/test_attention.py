@@ -30,7 +30,7 @@ def test_flash_needs_half_precision_and_full_attention() -> None:
     assert "float16 or bfloat16" in (attention.missing("flash_attention_2", LLAMA, "cuda", "float32") or "")
     assert "version 3) is not installed" in (attention.missing("flash_attention_3", LLAMA, "cuda", "float16") or "")
     sliding = SimpleNamespace(sliding_window=4096, layer_types=None)
-    assert "another kind" in (attention.missing(attention.PAGED_FLASH, sliding, "cuda", "float16") or "")
+    assert "other than full" in (attention.missing(attention.PAGED_FLASH, sliding, "cuda", "float16") or "")
 
 
 @pytest.mark.parametrize(
@@ -123,12 +123,12 @@ def writes_keys_alone(key, value, rows, pages_k, pages_v):  # type: ignore[no-un
     ("wrong", "said"),
     [
         ({}, None),
-        ({"read": aligned_to_the_start}, "wrong by"),
-        ({"read": reads_all_there_is_room_for}, "wrong by"),
-        ({"answer": blind_to_the_last_token}, "wrong by"),
-        ({"read": lambda *about: None, "answer": answers_all_there_is_room_for}, "wrong by"),
-        ({"answer": not_a_number}, "wrong by inf"),
-        ({"write": writes_keys_alone}, "wrong by"),
+        ({"read": aligned_to_the_start}, "off by"),
+        ({"read": reads_all_there_is_room_for}, "off by"),
+        ({"answer": blind_to_the_last_token}, "off by"),
+        ({"read": lambda *about: None, "answer": answers_all_there_is_room_for}, "off by"),
+        ({"answer": not_a_number}, "off by inf"),
+        ({"write": writes_keys_alone}, "off by"),
     ],
 )
 def test_the_trial_tells_a_wrong_kernel(wrong: Any, said: str | None, monkeypatch: Any) -> None:
@@ -145,7 +145,7 @@ def test_kernels_are_tried_with_as_many_heads_as_the_model_has(monkeypatch: pyte
     monkeypatch.setattr(flash_kernels, "triton_kernels", lambda dtype: kernels)
     assert attention._paged_flash_missing(LLAMA, "cpu", "bfloat16") is None
     wide = SimpleNamespace(**{**vars(LLAMA), "num_key_value_heads": 1})
-    assert "wrong by" in (attention._paged_flash_missing(wide, "cpu", "bfloat16") or "")
+    assert "off by" in (attention._paged_flash_missing(wide, "cpu", "bfloat16") or "")
     flash_kernels.choose.cache_clear()
 
 

@@ -33,7 +33,7 @@ def test_a_graph_that_computes_no_more_is_found_before_the_run(
             compute(runner, model, inputs, *rest)  # afterwards the answers stay what they were
 
     monkeypatch.setattr(ModelRunner, "_forward_process_and_sample", stale)
-    with pytest.raises(SetupError, match="does not answer as the model itself would"):
+    with pytest.raises(SetupError, match="answers differ from the model's own"):
         make()
     assert len(calls) > broken_from
 
@@ -58,7 +58,7 @@ def test_a_replaced_part_that_is_wrong_is_found_before_the_run(
             assert check["same"] == check["tokens"]
             engine.close()
         else:
-            with pytest.raises(SetupError, match="does not answer as the model itself would"):
+            with pytest.raises(SetupError, match="answers differ from the model's own"):
                 make()
     assert "forward" not in vars(loaded.model.model.norm)
 
@@ -96,7 +96,7 @@ def test_of_all_logits_those_of_the_answer_count() -> None:
     ],
 )
 def test_half_precision_may_choose_other_experts(worst: float, dtype: str, experts: bool, passes: bool) -> None:
-    with nullcontext() if passes else pytest.raises(SetupError, match="does not answer as the model itself would"):
+    with nullcontext() if passes else pytest.raises(SetupError, match="answers differ from the model's own"):
         assert cross_check.judge([0.0, worst], dtype, experts) == {"tokens": 2, "same": 1, "worst": worst}
 
 

@@ -207,6 +207,6 @@ def test_full_memory_is_no_reason_to_measure_with_other_kernels(monkeypatch: pyt
             Fused(architectures.model("llama"), kernels)
         monkeypatch.setattr(layer_kernels, "load", Mock(side_effect=error))
         layer_kernels.missing.cache_clear()
-        with pytest.raises(SetupError, match=r"The kernels for layers cannot be loaded: .*out of memory"):
+        with pytest.raises(SetupError, match=r"The layer kernels cannot be loaded: .*out of memory"):
             layer_kernels.missing("bfloat16")
     layer_kernels.missing.cache_clear()

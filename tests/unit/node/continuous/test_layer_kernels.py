@@ -91,7 +91,7 @@ def test_what_eight_values_at_once_cannot_read_is_refused(noted: Noted) -> None:
         lambda: kernels.write(odd[0], odd[0], torch.zeros(2), odd, odd[:, :, :1]),
     ]
     for call in calls:
-        with pytest.raises(ValueError, match="not for tensors of such a shape or layout"):
+        with pytest.raises(ValueError, match="do not support tensors of this shape or layout"):
             call()
     assert not noted.started
 
@@ -108,7 +108,7 @@ def test_what_is_of_another_precision_is_refused(noted: Noted) -> None:
         lambda: kernels.write(whole[0], whole[0], torch.zeros(2), pages, pages),
     ]
     for call in calls:
-        with pytest.raises(ValueError, match="not for tensors of such a shape or layout"):
+        with pytest.raises(ValueError, match="do not support tensors of this shape or layout"):
             call()
     # The router of some experts is float32 whatever else a model is: one token of it is the library's product too.
     assert kernels.multiply(whole[:, :1, :1], torch.zeros(4, 32), None).shape == (1, 1, 1, 4)
@@ -128,5 +128,5 @@ def test_angles_of_other_places_are_not_turned_by(noted: Noted) -> None:
 
 def test_without_a_gpu_they_are_missing_and_it_is_said() -> None:
     missing.cache_clear()
-    assert missing("float32") == "RuntimeError: there are none for float32"
+    assert missing("float32") == "RuntimeError: there are no kernels for float32"
     assert missing("bfloat16")

@@ -171,7 +171,9 @@ def test_a_transformers_that_cannot_is_refused(settings: Settings, monkeypatch: 
     monkeypatch.setitem(sys.modules, "benchmark.node.continuous.logits_processors", None)
     monkeypatch.setattr(continuous, "load_model", Mock(side_effect=AssertionError))
     engine = continuous.Engine(settings, Generation(max_new_tokens=MOST, min_new_tokens=1), {})
-    with pytest.raises(Unfit, match=r"cannot choose tokens for each query apart.*: install the one in requirements-no"):
+    with pytest.raises(
+        Unfit, match=r"cannot choose tokens for each query separately.*: install the one in requirements-no"
+    ):
         engine.load()
 
 

@@ -183,5 +183,5 @@ def test_a_recorded_step_that_is_wrong_is_found_before_the_run(
             """Compute nothing."""
 
     recorded(Stale)
-    with pytest.raises(SetupError, match=r"a step of 32 tokens in CUDA graphs is wrong by \d"):
+    with pytest.raises(SetupError, match=r"a step of 32 tokens in CUDA graphs is off by \d"):
         make(**RECORDED)

@@ -49,8 +49,8 @@ def test_a_step_of_the_warm_up_ends_before_the_next_is_prepared(
 @pytest.mark.parametrize(
     ("error", "reported"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), r"2.00 GiB\. Memory is short"),
-        (TypeError("unexpected argument\nmore"), r"a step fails .* \(TypeError: unexpected argument\)\. Set fuse: fa"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), r"2.00 GiB\. Not enough memory"),
+        (TypeError("unexpected argument\nmore"), r"a step failed .* \(TypeError: unexpected argument\)\. Set fuse: fa"),
         (
             torch.AcceleratorError("CUDA error: operation not permitted when stream is capturing"),
             "use_cuda_graph: false",

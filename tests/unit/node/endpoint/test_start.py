@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -10,9 +12,10 @@ import pytest
 
 from benchmark.errors import InputError, SetupError
 from benchmark.node.engines.endpoint import Engine
+from benchmark.node.interfaces import EngineBroken
 from benchmark.settings import Settings
 from tests.openai_server import OpenAIServer, Refusal, parts
-from tests.unit.node.endpoint.asked import SIX, Loaded
+from tests.unit.node.endpoint.asked import SIX, Loaded, ask
 
 
 def test_without_a_url_or_a_command_there_is_nothing_to_measure(loaded: Loaded) -> None:
@@ -71,6 +74,29 @@ def test_what_a_server_refuses_is_reported_with_its_log(
     start = shlex.join([sys.executable, "-c", program])
     with pytest.raises(SetupError, match=r"EngineCore died.*first error in endpoint\.log: RuntimeError: head_dim=16"):
         loaded(f"http://127.0.0.1:{port}", benchmark_endpoint_start=start, benchmark_endpoint_model="served")
+
+
+def test_how_a_server_ended_is_told_also_while_parts_of_it_end(
+    loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server of several processes refuses connections for seconds before its last one has ended."""
+    monkeypatch.setattr(Engine, "directory", tmp_path)
+    with OpenAIServer() as gone:
+        port = gone.port
+    program = (
+        "import os, sys, time; from tests.openai_server import OpenAIServer\n"
+        f"with OpenAIServer(port={port}):\n"
+        f"    open('{tmp_path}/pid', 'w').write(str(os.getpid())); time.sleep(600)"
+    )
+    slow = "trap '' TERM; sleep 3 & while kill -0 $!; do wait; done"
+    start = f"({slow}) 2>/dev/null & exec {shlex.join([sys.executable, '-c', program])}"
+    engine = loaded(f"http://127.0.0.1:{port}", benchmark_endpoint_start=start)
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    # A connection may break off before the next ones are refused.
+    with pytest.raises(EngineBroken, match="was ended by signal 9"):
+        [ask(engine) for _ in range(10)]
+    with pytest.raises(EngineBroken, match="was ended by signal 9"):
+        engine.check()
 
 
 def test_options_that_the_engine_does_not_have_are_refused() -> None:

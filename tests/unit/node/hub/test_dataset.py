@@ -206,7 +206,7 @@ def test_what_the_hub_does_not_have(hub: Hub, articles: Model, model: Path, tmp_
     [
         ({"README.md": b"nothing"}, "holds no 3.0.0/validation-*.parquet"),
         ({PARQUET: b"PAR1 this is not Parquet PAR1"}, "is not a Parquet file"),
-        (small_articles([]), "holds no article"),
+        (small_articles([]), "has no articles"),
         ("columns", "article and highlights"),
         ("null", "without text"),
     ],
@@ -233,7 +233,7 @@ def test_no_network(articles: Model, model: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("HF_ENDPOINT", closed.url)
     assert not fetch_dataset(there, None).changed
     new = settings_of(model, tmp_path / "new", articles.commit)
-    refused(SetupError, new, "out of reach", "hf_cache_source")
+    refused(SetupError, new, "cannot be reached", "hf_cache_source")
     refused(SetupError, new, "is not in", offline=True)
 
 

@@ -285,7 +285,7 @@ def test_a_hub_that_answers_nobody_is_reported_in_a_sentence(
     hub: Hub, model: Model, tmp_path: Path, status: int, words: tuple[str, ...]
 ) -> None:
     hub.refuse_with = status
-    refused(RunError, *words, "what has come is kept", cache=tmp_path, revision=model.commit)
+    refused(RunError, *words, "what was downloaded is kept", cache=tmp_path, revision=model.commit)
     assert not list(tmp_path.rglob("snapshots"))
     hub.recover()
     assert bring(tmp_path, model.commit).changed
@@ -299,7 +299,9 @@ def test_an_unwritable_cache_is_reported_in_a_sentence(model: Model, tmp_path: P
 def test_no_network(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bring(tmp_path / "there", model.commit)
     no_hub(monkeypatch)
-    refused(SetupError, "out of reach", "hf_cache_source", "controller", cache=tmp_path / "new", revision=model.commit)
+    refused(
+        SetupError, "cannot be reached", "hf_cache_source", "controller", cache=tmp_path / "new", revision=model.commit
+    )
     assert not bring(tmp_path / "there", model.commit).changed
     assert not bring(tmp_path / "there", model.commit, check=True).changed
     assert bring(tmp_path / "new", model.commit, check=True) == Fetched(True, None, None, 0, 0)

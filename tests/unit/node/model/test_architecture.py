@@ -40,17 +40,17 @@ SIZED = (
     "gpt_oss",
 )
 REFUSED = {
-    "falcon": "its attention is its own and cannot be changed",
-    "bloom": "its attention is its own and cannot be changed",
-    "nemotron": "the paged cache does not reach its attention",
-    "doge": "its attention makes a mask of its own",
-    "diffllama": "its layers ask the attention more than once",
-    "deepseek_v3": "its layers keep keys and values of another shape than the paged cache has",
-    "gemma4_text": "its layers keep keys and values of another shape than the paged cache has",
+    "falcon": "it has its own attention, which cannot be replaced",
+    "bloom": "it has its own attention, which cannot be replaced",
+    "nemotron": "its attention does not get the paged cache",
+    "doge": "its attention makes its own mask",
+    "diffllama": "its layers call the attention more than once",
+    "deepseek_v3": "the shape of its layers' keys and values differs from the paged cache's",
+    "gemma4_text": "the shape of its layers' keys and values differs from the paged cache's",
     "llama4": "it has layers of 'chunked_attention'",
     "mamba2": "it has layers of 'linear_attention'",
     "qwen3_next": "it has layers of 'linear_attention'",
-    "rwkv": "it keeps a state from token to token",
+    "rwkv": "it keeps a state between tokens",
     "bart": "it has an encoder",
 }
 
@@ -99,15 +99,15 @@ def _bart() -> Any:
 
 def test_what_one_query_would_change_for_others_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(architectures.OWN, "llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0}})
-    assert "rotary embedding (dynamic) is made anew" in (look(architectures.config("llama")).unfit or "")
+    assert "rotary embedding (dynamic) is recomputed" in (look(architectures.config("llama")).unfit or "")
     # Phi-3.5-MoE: of its numbers one is chosen by the longest query.
     monkeypatch.setitem(architectures.OWN, "phimoe", longrope(128, short_mscale=1.2, long_mscale=1.5))
-    assert "by values of a step, for all its queries at once" in (look(architectures.config("phimoe")).unfit or "")
+    assert "from values of all queries of a step" in (look(architectures.config("phimoe")).unfit or "")
 
 
 def test_attention_to_later_tokens_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(architectures.OWN, "gemma3_text", {"use_bidirectional_attention": True})
-    assert look(architectures.config("gemma3_text")).unfit == "its attention looks at later tokens too"
+    assert look(architectures.config("gemma3_text")).unfit == "its attention also looks at later tokens"
 
 
 def test_what_its_attention_needs_is_known() -> None:
@@ -180,7 +180,7 @@ def test_what_longrope_would_change_for_others_is_not_batched(
     assert architectures.answers(settings, "sequential") == expected
     engine = continuous.Engine(settings, architectures.GENERATION, {"page_size": 16, "num_blocks": 64})
     engine.demands = Demands(ids=True, longest=60)
-    with pytest.raises(InputError, match=r"take 72 tokens, and the positions that .* \(longrope\) are 32: "):
+    with pytest.raises(InputError, match=r"take 72 tokens, but the limit for .* \(longrope\) in a batch is 32: "):
         engine.load()
     engine.demands = Demands()
     try:
@@ -188,7 +188,7 @@ def test_what_longrope_would_change_for_others_is_not_batched(
         short = [one for one in architectures.queries() if len(one.prompt.token_ids or ()) + 12 <= 32]
         assert len(short) > 1
         assert architectures.ask(engine, short) == {one.index: expected[one.index] for one in short}
-        with pytest.raises(RunError, match=r"take 72 tokens; .* are 32"):
+        with pytest.raises(RunError, match=r"take 72 tokens; .* is 32"):
             engine.submit(architectures.queries()[-1], architectures.Answers())
     finally:
         engine.close()
@@ -211,7 +211,7 @@ def test_the_others_are_refused_before_loading(
     with pytest.raises(SetupError) as caught:
         engine.load()
     assert (
-        f"This architecture ({called}) is not for the engine continuous; take vllm or endpoint, or sequential."
+        f"The engine continuous does not support this architecture ({called}): use vllm or endpoint, or sequential."
         in str(caught.value)
     )
     assert "memory" not in str(caught.value)
@@ -234,7 +234,9 @@ def test_a_model_with_an_encoder_is_refused_by_both_engines(tmp_path: Path, toke
     BartForConditionalGeneration(_bart()).save_pretrained(tmp_path / "bart")
     with pytest.raises(SetupError, match=r"\(BartForConditionalGeneration\) has an encoder"):
         sequential.Engine(settings, Generation(), {}).load()
-    with pytest.raises(SetupError, match=r"\(BartForConditionalGeneration\) is not for the engine continuous"):
+    with pytest.raises(
+        SetupError, match=r"engine continuous does not support this architecture \(BartForConditionalGeneration\)"
+    ):
         continuous.Engine(settings, Generation(), {}).load()
 
 
@@ -256,7 +258,9 @@ def test_a_template_that_makes_no_prompt_is_found_before_weights(
     (tmp_path / "gpt2" / "chat_template.jinja").write_text(template)
     engine = sequential.Engine(settings, Generation(), {})
     monkeypatch.setattr(load, "_read", None)
-    with pytest.raises(SetupError, match=r"The chat template of the model in .*gpt2 makes no prompt of a text: "):
+    with pytest.raises(
+        SetupError, match=r"The chat template of the model in .*gpt2 cannot make a prompt from a text: "
+    ):
         engine.load()
     # Prompts of token ids need none.
     monkeypatch.undo()
@@ -272,7 +276,7 @@ def test_a_template_that_leaves_the_text_out_is_refused(template: str, tmp_path:
     """Some take a text only as a part among images."""
     settings = architectures.save("gpt2", tmp_path / "gpt2", tokenizer)
     (tmp_path / "gpt2" / "chat_template.jinja").write_text(template)
-    with pytest.raises(SetupError, match=r"The chat template of the model in .*gpt2 leaves out what is asked"):
+    with pytest.raises(SetupError, match=r"The chat template of the model in .*gpt2 ignores the text"):
         sequential.Engine(settings, Generation(), {}).load()
 
 
@@ -295,7 +299,9 @@ def test_a_tokenizer_that_cannot_be_read_is_a_setup_error(engine: Any, tmp_path:
             engine.Engine(settings.model_copy(update=asked), Generation(), {}).load()
     path.write_text(json.dumps(content))
     (tmp_path / "gpt2" / "chat_template.jinja").write_text("{{ messages | nope }}")
-    with pytest.raises(SetupError, match=r"The chat template of the model in .*gpt2 makes no prompt of a text: "):
+    with pytest.raises(
+        SetupError, match=r"The chat template of the model in .*gpt2 cannot make a prompt from a text: "
+    ):
         engine.Engine(settings.model_copy(update=asked), Generation(), {}).load()
 
 
@@ -323,7 +329,9 @@ def test_weights_that_need_a_package_are_a_setup_error(tmp_path: Path, tokenizer
     path = tmp_path / "gpt2" / "config.json"
     quantized = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
     path.write_text(json.dumps(json.loads(path.read_text()) | quantized))
-    with pytest.raises(SetupError, match=r"needs a package that is not there: Loading a GPTQ .* Take vllm or endpoint"):
+    with pytest.raises(
+        SetupError, match=r"needs a package that is not installed: Loading a GPTQ .* Use vllm or endpoint"
+    ):
         sequential.Engine(settings, Generation(), {}).load()
 
 
@@ -333,7 +341,7 @@ def test_weights_that_need_a_package_are_a_setup_error(tmp_path: Path, tokenizer
         ({}, "does not describe a model that transformers .* knows"),
         (
             {"model_type": "of tomorrow"},
-            "of tomorrow.* Take vllm or endpoint: they do not need transformers to know it",
+            "of tomorrow.* Use vllm or endpoint, which do not need this version to know it",
         ),
         ({"model_type": "llama", "num_attention_heads": "many"}, "does not describe a model"),
     ],

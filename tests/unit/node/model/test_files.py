@@ -52,7 +52,7 @@ def test_weights_of_another_format_alone_are_refused(name: str, model: Path) -> 
 @pytest.mark.parametrize("end", ["2", [2, "7"], {}, 2.5, True])
 def test_an_end_that_is_no_token_is_named(end: Any, model: Path) -> None:
     (model / "generation_config.json").write_text(json.dumps({"eos_token_id": end}))
-    with pytest.raises(SetupError, match=r"generation_config.json is damaged \(its eos_token_id is no token"):
+    with pytest.raises(SetupError, match=r"generation_config.json is damaged \(its eos_token_id is neither a token"):
         check_files(model)
 
 
@@ -116,7 +116,7 @@ def test_what_is_damaged_in_a_cache_is_looked_at_again(model: Path, tmp_path: Pa
 
 def test_a_config_of_something_else_is_named(model: Path) -> None:
     (model / "config.json").write_text("{}")
-    with pytest.raises(SetupError, match=r"config.json is damaged \(it names no model_type\)"):
+    with pytest.raises(SetupError, match=r"config.json is damaged \(it has no model_type\)"):
         check_files(model)
 
 
@@ -161,7 +161,7 @@ def test_weights_that_are_not_in_the_files_are_never_made_up(model: Path) -> Non
 def test_weights_of_another_shape_are_refused(model: Path) -> None:
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "intermediate_size": 256}))
-    with pytest.raises(SetupError, match=r"6 have another shape than config.json says \(model.layers.0.mlp"):
+    with pytest.raises(SetupError, match=r"6 have a different shape from config.json \(model.layers.0.mlp"):
         load(model)
 
 

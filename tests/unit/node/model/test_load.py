@@ -74,10 +74,10 @@ def test_a_plan_never_takes_more_than_there_is(
 
 def test_what_cannot_fit_is_refused_with_what_would() -> None:
     with pytest.raises(
-        SetupError, match=r"The model does not fit: .* 129 tokens are needed at least\. That takes 0\.2 GB more"
+        SetupError, match=r"The model does not fit: .* at least 129 tokens are needed, which takes 0\.2 GB more"
     ):
         plan(17 * 10**9)
-    with pytest.raises(SetupError, match=r"100000 tokens are needed at least\. That takes \d\.\d GB more"):
+    with pytest.raises(SetupError, match=r"at least 100000 tokens are needed, which takes \d\.\d GB more"):
         plan(needed_tokens=100_000)
 
 

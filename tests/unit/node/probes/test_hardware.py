@@ -67,8 +67,8 @@ def test_one_that_fails_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch
     assert found["figures"] == {"cpu": {"value": 1, "unit": "MB/s"}}
     assert found["notes"] == [
         "host memory: RuntimeError: out of memory",
-        "wild: it came out as nan MB/s, which is no figure.",
-        "clock: it came out as inf GB/s, which is no figure.",
+        "wild: the result was nan MB/s, which is not a valid figure.",
+        "clock: the result was inf GB/s, which is not a valid figure.",
     ]
 
 
@@ -112,7 +112,7 @@ def test_one_that_cannot_be_killed_is_left(tmp_path: Path, monkeypatch: pytest.M
             "echo '{not: json}'; echo '{}'; echo '{\"figures\": 1}'; echo torn >&2; exit 3",
             "ended with exit code 3: torn",
         ),
-        ("kill -KILL $$", "were killed (SIGKILL): mostly the node's memory, or what the run may have of it, ran out."),
+        ("kill -KILL $$", "were killed (SIGKILL): probably the node's memory, or the run's share of it, ran out."),
         ("exec >&-; exec sleep 1000", "closed their output: it printed nothing"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import socket
 import sys
@@ -198,6 +199,15 @@ def test_a_program_of_another_environment_is_refused(first: str, settings: Setti
     assert reported(existing.model_copy(update={"vllm_dir": str(link)}), {})
 
 
+def test_a_program_of_ours_whose_python_is_gone_is_refused(settings: Settings) -> None:
+    """The shell says of the program itself that it is not found, though it is there."""
+    program = Path(VLLM.setting(settings, "dir")) / "bin" / "vllm"
+    program.write_text("#!/no/such/python3\n")
+    remedy = re.escape(f"remove {program.parents[1]}, and run playbooks/provision.yml with benchmark_engine: vllm.")
+    with pytest.raises(SetupError, match=rf"bin/vllm starts with /no/such/python3, which is not there.*: {remedy}"):
+        reported(settings, {})
+
+
 def test_a_program_beside_another_name_of_its_python_is_let_be(settings: Settings, tmp_path: Path) -> None:
     """In containers the program is in /usr/local/bin and its Python in /usr/bin."""
     existing = settings.model_copy(update={"vllm_manage": False})
@@ -227,7 +237,7 @@ def test_gpus_that_serve(visible: int, asked: Any, spread: int, used: int, monke
 def test_gpus_that_are_too_few(visible: int, asked: Any, spread: int, monkeypatch: pytest.MonkeyPatch) -> None:
     see(monkeypatch, visible)
     engine = engines.Engine(VLLM, Settings(benchmark_replicas=asked), Generation(max_new_tokens=4), {})
-    with pytest.raises(SetupError, match=f"a copy is over {spread}.*and {visible} are visible"):
+    with pytest.raises(SetupError, match=f"a copy uses {spread}.*but {visible} are visible"):
         engine._used(VLLM.check_options({"tensor_parallel_size": spread}))
 
 
@@ -235,7 +245,7 @@ def test_prompts_that_are_too_long_start_no_server(settings: Settings, monkeypat
     see(monkeypatch, 1)
     engine = engines.Engine(VLLM, settings, Generation(max_new_tokens=4), {})
     engine.demands = Demands(ids=True, longest=9000)
-    with pytest.raises(InputError, match="answer take 9004 tokens, and max_model_len is 8192: take shorter prompts"):
+    with pytest.raises(InputError, match="answer take 9004 tokens, but max_model_len is 8192: use shorter prompts"):
         engine.load()
 
 

@@ -237,7 +237,7 @@ def test_a_query_whose_client_goes_is_cancelled(serve: Callable[..., Served]) ->
 
 def test_a_failed_query_is_an_error_of_the_server(serve: Callable[..., Served]) -> None:
     served = serve(fail_indexes=[0])
-    assert served.post() == (500, "The simulated engine was told to fail this query.")
+    assert served.post() == (500, "The simulated engine is set to fail this query.")
     assert served.post()[0] == 200
 
     def breaks_off(query: Query, listener: Any) -> None:
@@ -255,8 +255,8 @@ def test_once_the_engine_is_broken_nobody_is_answered(serve: Callable[..., Serve
     served = serve(break_at=1)
     assert served.post()[0] == 200
     served.server.check()
-    assert served.post() == (503, "The simulated engine was told to break.")
-    with pytest.raises(EngineBroken, match="told to break"):
+    assert served.post() == (503, "The simulated engine is set to break.")
+    with pytest.raises(EngineBroken, match="set to break"):
         served.server.check()
     with pytest.raises(ConnectionRefusedError):
         served.post()

@@ -171,7 +171,7 @@ def test_answers_of_another_length_than_was_asked_are_a_reason(server: OpenAISer
 def test_more_tokens_than_may_be_are_an_error(server: OpenAIServer, tmp_path: Path) -> None:
     server.answer = fixed(19)
     profile = {"limits": [{"metric": "queries.failed", "at_most": 0}]}
-    assert "The answer has 19 tokens, and at most 16 were asked for." in reasons(measure(server, tmp_path, profile))
+    assert "The answer has 19 tokens; at most 16 were requested." in reasons(measure(server, tmp_path, profile))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.node.serving.words import MAX_SHOWN, body_words, causes, message, uncoloured, without_frames
+from benchmark.node.serving.words import MAX_SHOWN, body_words, causes, message, uncoloured, without_frames, written
 
 # As vLLM's processes write it: the cause in the engine's process, and after it what only follows from that.
 VLLM = """\
@@ -160,3 +160,100 @@ def test_a_warning_that_names_an_error_is_no_cause() -> None:
     error = "(Worker pid=2) ERROR 11-28 22:31:44 [b.py:1063] RuntimeError: Unsupported CPU attention: head_dim=16"
     assert causes([warning, error]) == [error]
     assert causes([warning]) == []
+
+
+# As vLLM's worker said it of a config.json with another vocab_size than the weights'.
+WORKER = "(Worker pid=31470) ERROR 11-30 01:44:07 [multiproc_executor.py:953]"
+WORDLESS = f"""\
+{WORKER}   File "/venv/vllm/models/utils.py", line 341, in load
+{WORKER}     weight_loader(param, weight_data)
+{WORKER}   File "/venv/vllm/layers/embedding.py", line 515, in load
+{WORKER}     assert loaded_weight.shape[0] == self.org_vocab_size
+{WORKER}            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+{WORKER} AssertionError
+Loading safetensors checkpoint shards:   0% Completed | 0/1 [00:00<?, ?it/s]
+"""
+
+
+def test_an_error_that_was_not_meant_for_people_has_its_source() -> None:
+    (cause,) = causes(WORDLESS.splitlines())
+    assert cause.endswith(
+        "AssertionError (embedding.py, line 515: assert loaded_weight.shape[0] == self.org_vocab_size)"
+    )
+    assert causes(["it fails", "AssertionError"]) == ["AssertionError"]
+    frame, error = '  File "/venv/vllm/cpu.py", line 7, in bind', "ValueError: invalid literal for int(): 'many'"
+    assert causes([frame, "    cores = int(word)", error]) == [f"{error} (cpu.py, line 7: cores = int(word))"]
+    assert causes([frame, "    raise ValueError(word)", error]) == [error]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "vllm: error: unrecognized arguments: --no-such-word",
+        "vllm serve: error: argument --kv-cache-dtype: invalid choice: 'fp9' (choose from 'auto', 'bfloat16')",
+        "/tmp/main.cpp:2:10: fatal error: Python.h: No such file or directory",
+    ],
+)
+def test_what_programs_call_an_error_is_one(line: str) -> None:
+    assert causes(["usage: vllm [-h] [-v]", line]) == [line]
+
+
+def test_what_joins_tracebacks_is_left_out_of_a_log() -> None:
+    joints = ["During handling of the above exception, another exception occurred:", "Process EngineCore:"]
+    joints += ["The above exception was the direct cause of the following exception:"]
+    assert without_frames(["it fails", *joints, "it ends"]) == ["it fails", "it ends"]
+
+
+def test_an_error_of_several_lines_is_told_whole() -> None:
+    """The words of a traceback's error end where something else begins."""
+    lines = [
+        '  File "/venv/tokenizers.py", line 412, in __init__',
+        "    raise ValueError(",
+        "ValueError: Cannot make the tokenizer from one of:",
+        "(1) a serialization file,",
+        "(2) a slow tokenizer.",
+    ]
+    whole = "ValueError: Cannot make the tokenizer from one of: (1) a serialization file, (2) a slow tokenizer."
+    assert causes(lines) == [whole]
+    assert causes([*lines, f"{WORKER} it goes on"]) == [whole]
+    assert causes([*lines, "Traceback (most recent call last):", "it goes on"]) == [whole]
+    logged = [f"{WORKER} {line}" for line in lines]
+    assert causes([*logged, "it goes on"]) == [f"{WORKER} {whole}"]
+
+
+def test_what_says_nothing_is_no_line_of_a_log() -> None:
+    log = (
+        "ValidationError: 1 validation error for ModelConfig\n  Value error, it is [1, 2] [type=value_error, "
+        "input_value=ArgsKwargs((), {'model': ...nderer_num_workers': 1}), input_type=ArgsKwargs]\n"
+        "    For further information visit https://errors.pydantic.dev/2.14/v/value_error\n \n"
+        "Loading safetensors checkpoint shards:   0% Completed | 0/1 [00:00<?, ?it/s]\r"
+        f"{WORKER} \nit ends\n"
+    )
+    first = "ValidationError: 1 validation error for ModelConfig"
+    assert written(log) == [first, "  Value error, it is [1, 2]", "it ends"]
+
+
+def test_a_process_that_died_is_the_cause_of_what_was_cancelled() -> None:
+    """As vLLM said it of a worker that was killed while it served."""
+    core = "(EngineCore pid=27736) ERROR 11-30 02:04:38"
+    lines = [
+        f"{core} [multiproc_executor.py:315] Worker proc VllmWorker-0 died unexpectedly (exit code: None), shutting "
+        "down executor.",
+        f"{core} [dump_input.py:81] Dumping scheduler stats: SchedulerStats(num_running_reqs=1)",
+        f"{core} [core.py:1512] RuntimeError: cancelled",
+    ]
+    assert causes(lines) == lines[:1]
+
+
+def test_what_a_library_says_of_its_own_end_is_no_line_of_a_log() -> None:
+    log = """\
+nanobind: leaked 4 instances!
+ - leaked instance 0x7fe977658b48 of type "triton._C.libtriton.ir.attribute"
+nanobind: leaked 514 functions!
+ - leaked function "create_sqrt"
+ - ... skipped remainder
+nanobind: this is likely caused by a reference counting issue in the binding code.
+See https://refleaks.html/usr/lib/multiprocessing/resource_tracker.py:254: UserWarning: There appear to be 2 leaked
+  warnings.warn('resource_tracker: There appear to be %d '
+"""
+    assert without_frames(written(log)) == []

@@ -46,7 +46,7 @@ def test_what_is_no_matter_of_memory_is_left_alone() -> None:
     [
         ("continuous", "float16", "lower max_memory_percent or max_batch_tokens"),
         ("sequential", "float16", "fewer max_new_tokens"),
-        ("sequential", "float32", "benchmark_dtype: float16 takes half of it"),
+        ("sequential", "float32", "benchmark_dtype: float16 needs half as much"),
     ],
 )
 def test_it_says_what_would_fit(engine: str, dtype: str, fits: str) -> None:
@@ -60,10 +60,22 @@ def test_it_says_what_would_fit(engine: str, dtype: str, fits: str) -> None:
     assert "A smaller benchmark_model" in reported
 
 
+@pytest.mark.parametrize(
+    "said", [SAID, "DefaultCPUAllocator: can't allocate memory: you tried to allocate 1073741824 bytes"]
+)
+def test_a_server_that_we_start_has_options_of_its_own(said: str) -> None:
+    """It takes a share of the memory for its cache, and our own engines' replicas and KV cache are none of its."""
+    reported = explain(f"vLLM ended with exit code 1. RuntimeError: {said}", settings(), "vllm")
+    fits = "Lower gpu_memory_utilization, max_model_len or max_num_seqs, or raise tensor_parallel_size, in"
+    assert f"{fits} benchmark_engine_options." in reported
+    assert "benchmark_replicas" not in reported
+    assert "max_new_tokens" not in reported
+
+
 @pytest.mark.parametrize("said", [DRIVER_SAID, "Triton Error [CUDA]: out of memory"])
 def test_what_the_driver_says_is_reported_without_advice(said: str) -> None:
     reported = explain(f"The warm-up failed: AcceleratorError: {said}", settings(), "sequential")
-    assert reported.startswith(f"The GPU's memory is full ({said.splitlines()[0]}). End what else uses the GPU")
+    assert reported.startswith(f"The GPU's memory is full ({said.splitlines()[0]}). End whatever else uses the GPU")
     assert "CUDA_LAUNCH_BLOCKING" not in reported
 
 
@@ -135,7 +147,7 @@ def test_the_memory_of_the_node_may_be_full_too(said: str, kept: str) -> None:
     assert reported.startswith("The node's memory is full (")
     assert kept in reported
     assert "Fewer benchmark_replicas" in reported
-    assert "benchmark_dtype: bfloat16 takes half of it" in reported
+    assert "benchmark_dtype: bfloat16 needs half as much" in reported
     assert "GPU" not in reported
 
 

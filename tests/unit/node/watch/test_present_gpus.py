@@ -65,7 +65,7 @@ def test_one_in_error_is_named(node: Any, question: str) -> None:
     reported = str(caught.value)
     assert reported.startswith("GPU 3")
     assert "is not usable: the driver says GPU is lost." in reported
-    assert "The driver lists 8 GPUs and torch sees 7." in reported
+    assert "The driver lists 8 GPUs but torch sees 7." in reported
 
 
 def test_memory_that_is_shared_with_the_cpu_is_no_error(node: Any) -> None:
@@ -90,14 +90,16 @@ def test_fewer_than_asked_for_are_a_failure(node: Any, monkeypatch: pytest.Monke
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,3")
     node.seen[:] = [0, 1]
     fail(node, "nvmlDeviceGetHandleByIndex", 3, "GPU is lost", 15)
-    with pytest.raises(SetupError, match=r"(?s)GPU 3 is in error.*asks for 3 GPUs \(0, 1, 3\) and torch sees 2\."):
+    with pytest.raises(SetupError, match=r"(?s)GPU 3 has an error.*lists 3 GPUs \(0, 1, 3\), but torch sees 2\."):
         validate_environment(CUDA, "sequential")
 
 
 def test_of_several_slices_cuda_shows_one(node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1111,MIG-2222")
     node.seen[:] = [0]
-    with pytest.raises(SetupError, match=r"asks for 2 GPUs .* and torch sees 1\. CUDA shows a process one slice"):
+    with pytest.raises(
+        SetupError, match=r"lists 2 GPUs .*, but torch sees 1\. CUDA shows a process only one MIG slice"
+    ):
         validate_environment(CUDA, "sequential")
 
 

@@ -215,7 +215,7 @@ def test_a_killed_watch_costs_no_run(tmp_path: Path, busy: None) -> None:
     watch.end(started, time.monotonic_ns())
     reported = watch.telemetry(None)
     assert reported is not None
-    assert reported.note == "the process that watches the node did not come to its end"
+    assert reported.note == "the process that watches the node did not finish"
     assert reported.energy is None
 
 
@@ -251,7 +251,7 @@ def test_a_file_that_grows_too_large_ends_and_it_says_so(tmp_path: Path) -> None
     one.tick()
     one.tick()
     assert (tmp_path / TELEMETRY).stat().st_size == size
-    assert one.notes == [f"telemetry.jsonl has {MAX_BYTES >> 20} MiB: what came after it was not kept"]
+    assert one.notes == [f"telemetry.jsonl reached {MAX_BYTES >> 20} MiB: later samples were not kept"]
 
 
 def test_a_line_holds_nothing_that_is_not_known(tmp_path: Path) -> None:
