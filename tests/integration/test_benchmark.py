@@ -119,7 +119,7 @@ def test_what_one_node_lacks_costs_the_others_nothing(playbooks: Playbooks) -> N
     assert "fatal: [down]" in own
     assert "fatal: [jw2]" in own
     assert "[jw3]" not in own, "no worker of its own"
-    assert not [text for text in tasks if text.startswith("python_env : Install")]
+    assert not [text for text in tasks if text.startswith("python_env : Ensure")]
 
 
 BAD_SETTINGS = {
