@@ -73,7 +73,7 @@ class Engine(interfaces.Engine):
         urls = settings.benchmark_endpoint_urls
         if not urls and not settings.benchmark_endpoint_start:
             raise InputError(
-                "The engine is endpoint and there is none: set benchmark_endpoint_urls to running servers, or "
+                "The engine is endpoint, but no server is set: set benchmark_endpoint_urls to running servers, or "
                 "benchmark_endpoint_start to a command that starts one."
             )
         if settings.benchmark_endpoint_api == "completions":
@@ -225,7 +225,7 @@ class _Counted:
     def completed(self, query: Query, at_ns: int, answer: Answer) -> None:
         self._tally.add(answer)
         if answer.model and answer.model not in self._found.names and not same_model(answer.model, self._found.model):
-            reason = f"{answer.model[:200]} answered, and {self._found.model} was asked: that is another model."
+            reason = f"{answer.model[:200]} answered, but {self._found.model} was asked for: that is another model."
             self._listener.failed(query, reason)
             return
         self._listener.completed(query, at_ns, answer)

@@ -190,7 +190,7 @@ def _by_counters(urls: Sequence[str], each: Sequence[_Counted], tally: Tally) ->
         return _Counted(
             max(0, tally.prompt_tokens - computed), tally.prompt_tokens, source=f"prompt tokens minus {sources}"
         )
-    otherwise = "it counts computed prompt tokens only, and another server counts otherwise"
+    otherwise = "it counts only computed prompt tokens, unlike another server"
     reasons = [one.why or (otherwise if one.computed is not None else "") for one in each]
     unknown = "; ".join(f"{url} ({reason})" for url, reason in zip(urls, reasons, strict=True) if reason)
     cached, of = sum(one.cached or 0 for one in each), sum(one.of or 0 for one in each)
@@ -199,8 +199,8 @@ def _by_counters(urls: Sequence[str], each: Sequence[_Counted], tally: Tally) ->
     seen = sum(one.seen for one in each if one.seen is not None)
     if not cached and all(one.seen is not None for one in each) and seen < LEAST_SEEN * tally.prompt_tokens:
         return _Counted(
-            why=f"{sources}: the servers that were read counted {seen} of the {tally.prompt_tokens} prompt tokens that "
-            "were answered, so more than one seems to stand behind a URL"
+            why=f"{sources}: the servers counted {seen} of the {tally.prompt_tokens} prompt tokens of the answers, so "
+            "a URL seems to lead to more than one server"
         )
     return _Counted(cached, of, seen, source=sources + (f"; unknown for {unknown}" if unknown else ""))
 
@@ -210,7 +210,7 @@ def _between(before: Reading, after: Reading) -> _Counted:
     if before.why or after.why:
         return _Counted(why=before.why or after.why)
     if before.families.get(STARTED) != after.families.get(STARTED):
-        return _Counted(why="the server was started again while measuring")
+        return _Counted(why="the server restarted during the measurement")
     for kind in KINDS:
         there = [name for name in kind.hits if _has(after, name)]
         if there:
@@ -225,7 +225,7 @@ def _between(before: Reading, after: Reading) -> _Counted:
 def _hits(kind: Kind, there: Sequence[str], before: Reading, after: Reading) -> _Counted:
     names = ", ".join(_spelled(after, name) for name in there)
     if not any(_has(before, name) for name in (*there, kind.prompts)) and any(_series(after, name) for name in there):
-        return _Counted(why=f"{names} was not there before the measurement")
+        return _Counted(why=f"{names} did not exist before the measurement")
     rises = [_rise(name, before, after) for name in there]
     if any(rise is None for rise in rises):
         return _Counted(why=_fell(names))
@@ -235,7 +235,7 @@ def _hits(kind: Kind, there: Sequence[str], before: Reading, after: Reading) -> 
         if len(sizes) != 1:
             # So many blocks are at least as many tokens.
             return _Counted(cached, source=f"{names}, in blocks")
-        return _Counted(round(cached * sizes.pop()), source=f"{names}, times the tokens of a block")
+        return _Counted(round(cached * sizes.pop()), source=f"{names}, times the tokens per block")
     of = _rise(kind.queries, before, after) if _has(after, kind.queries) else None
     seen = _rise(kind.prompts, before, after) if _has(after, kind.prompts) else None
     return _Counted(cached, of, seen, source=names)
@@ -250,7 +250,7 @@ def _rise(name: str, before: Reading, after: Reading) -> int | None:
 
 
 def _fell(names: str) -> str:
-    return f"{names} fell while measuring: the server was started again"
+    return f"{names} fell during the measurement: the server restarted"
 
 
 def _has(reading: Reading, name: str) -> bool:

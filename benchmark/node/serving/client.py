@@ -181,7 +181,7 @@ class Client:
             raise
         except ReplyError:
             if target.url.startswith("http://") and not target.address.proxy and await speaks_tls(target.url):
-                raise TlsFailure(f"{target.url} takes TLS only: write https:// in benchmark_endpoint_urls.") from None
+                raise TlsFailure(f"{target.url} accepts only TLS: write https:// in benchmark_endpoint_urls.") from None
             raise
 
     async def ask(
@@ -355,5 +355,5 @@ async def _refuse_error(response: aiohttp.ClientResponse) -> None:
             body = await response.read()
         except aiohttp.ClientError:
             # The status is what is known of it: a server that is in trouble may break off with it.
-            raise HttpError(response.status, "the connection broke before the server had said more") from None
+            raise HttpError(response.status, "the connection broke before the body arrived") from None
         raise HttpError(response.status, body_words(body) or "the body is empty")

@@ -49,7 +49,7 @@ class _Asked(_Part):
 
     model: str
     stream: Literal[True] = Field(description="true: answers are streamed")
-    return_token_ids: Literal[True] = Field(description="true: answers are token ids, without a text")
+    return_token_ids: Literal[True] = Field(description="true: answers are token ids, without text")
     stream_options: _Usage = _Usage()
     max_tokens: Tokens = Field(ge=1)
     min_tokens: Tokens = 0
@@ -67,7 +67,7 @@ class _Completion(_Asked):
 
 
 class _Chat(_Asked):
-    messages: Annotated[list[_Message], Field(min_length=1, max_length=1, description="one message of the user")]
+    messages: Annotated[list[_Message], Field(min_length=1, max_length=1, description="one user message")]
     chat_template_kwargs: _Template = _Template()
 
 
@@ -90,10 +90,10 @@ def read(api: Api, body: bytes, index: int, model: str, generation: Generation) 
         asked = kind.model_validate_json(body)
     except ValidationError as error:
         if not error.errors(include_url=False)[0]["loc"]:
-            raise Refused(400, "The body of the request is no JSON object.") from None
+            raise Refused(400, "The body of the request is not a JSON object.") from None
         raise Refused(400, " ".join(sentences(error, kind, before="", noun="a field of this route"))) from None
     if asked.model != model:
-        raise Refused(404, f"The model {asked.model[:200]} does not exist: this server has {model}.")
+        raise Refused(404, f"The model {asked.model[:200]} does not exist: this server serves {model}.")
     greedy = asked.temperature == 0
     _require_sampling(asked, generation, greedy)
     exactly = _exactly(asked, generation)
@@ -110,16 +110,18 @@ def _require_sampling(asked: _Asked, generation: Generation, greedy: bool) -> No
     for name, has in own.items():
         # Without sampling nothing is drawn.
         if not greedy and (wanted := getattr(asked, name)) not in (None, has):
-            raise Refused(400, f"{name} is {wanted:g}, and this server draws tokens with {has:g}.")
+            raise Refused(400, f"{name} is {wanted:g}, but this server samples with {has:g}.")
 
 
 def _exactly(asked: _Asked, generation: Generation) -> int | None:
     """Return how long the answer is exactly; None: as the generation has it, or the beginning of that."""
     least, longest = generation.min_new_tokens, generation.max_new_tokens
     if asked.max_tokens > longest:
-        raise Refused(400, f"max_tokens is {asked.max_tokens}, and this server answers with {longest} at most.")
+        raise Refused(
+            400, f"max_tokens is {asked.max_tokens}, but this server's answers have at most {longest} tokens."
+        )
     if asked.ignore_eos:
         return None if least == longest == asked.max_tokens else asked.max_tokens
     if asked.min_tokens != min(least, asked.max_tokens):
-        raise Refused(400, f"min_tokens is {asked.min_tokens}, and this server answers with {least} at least.")
+        raise Refused(400, f"min_tokens is {asked.min_tokens}, but this server's answers have at least {least} tokens.")
     return None

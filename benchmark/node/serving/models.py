@@ -72,12 +72,12 @@ async def list_models(client: Client, target: Target, settings: Settings) -> Lis
     except (ValueError, AttributeError, KeyError, TypeError):
         if named_by_user:
             return Listing(target, None)
-        raise SetupError(f"{target.url}{ROUTE} does not answer as an OpenAI-compatible server does.") from None
+        raise SetupError(f"{target.url}{ROUTE} does not answer like an OpenAI-compatible server.") from None
 
 
 def _key_hint(settings: Settings) -> str:
     if settings.benchmark_system == "cluster":
-        return "Have it ask for the run's key, $BENCHMARK_SERVE_API_KEY, and for no other."
+        return "Make it require the run's key, $BENCHMARK_SERVE_API_KEY, and accept no other."
     return "Set benchmark_endpoint_api_key."
 
 
@@ -94,7 +94,7 @@ def choose(listings: Sequence[Listing], settings: Settings) -> str:
     for listing in listings:
         if not listing.listed:
             raise SetupError(
-                f"{listing.target.url} lists no model: set benchmark_endpoint_model to the one that it serves."
+                f"{listing.target.url} lists no model: set benchmark_endpoint_model to the model that it serves."
             )
         matches = matching(listing.listed, wanted)
         if len(matches) != 1:
@@ -104,15 +104,15 @@ def choose(listings: Sequence[Listing], settings: Settings) -> str:
                 else f"{wanted} (benchmark_model) is not among them"
             )
             raise SetupError(
-                f"{listing.target.url} {listing.words}; {why}: set benchmark_endpoint_model to the name of the one to "
-                "measure."
+                f"{listing.target.url} {listing.words}; {why}: set benchmark_endpoint_model to the name of the model "
+                "to measure."
             )
         found.setdefault(matches[0].id, listing)
     if len(found) > 1:
         reported = "; ".join(f"{one.target.url} calls it {name}" for name, one in found.items())
         raise SetupError(
-            f"The servers have different names for {wanted} ({reported}): one name is asked of all. Start them with "
-            "the same name, or set benchmark_endpoint_model to one that all answer to."
+            f"The servers have different names for {wanted} ({reported}), but every query uses one name. Start them "
+            "with the same name, or set benchmark_endpoint_model to a name that all accept."
         )
     return next(iter(found))
 

@@ -80,7 +80,7 @@ class ServerProcess:
             killer = self._oom.killer() if code - 128 == signal.SIGKILL else ""
             return f"was ended by signal {code - 128}{killer}"
         # Of a server of several processes the kernel ends the largest. The others see that it is gone, and not why.
-        meanwhile = "; the kernel's OOM killer was at work meanwhile: memory ran out" if self._oom.kills() else ""
+        meanwhile = "; meanwhile the kernel's OOM killer ended something: memory ran out" if self._oom.kills() else ""
         return f"ended with exit code {code}{meanwhile}"
 
     def last_words(self, lines: int = 5, characters: int = 800) -> str:
@@ -106,9 +106,9 @@ class ServerProcess:
             del end[0]
         said += [f"The end of {LOG}: {' | '.join(end)[-characters:]}"] if end else []
         if MASK in first:
-            said.append(f"({MASK} is what the run was given by {ENVIRONMENT}, or to show to the server.)")
+            said.append(f"({MASK} stands for a secret from {ENVIRONMENT}, or one sent to the server.)")
         if unexplained:
-            said.append("No line says why: a process of it may have been killed (see dmesg).")
+            said.append("No line says why: one of its processes may have been killed (see dmesg).")
         return " ".join(said)
 
     def stop(self) -> None:
@@ -118,7 +118,7 @@ class ServerProcess:
             try:
                 self._keeper.wait(self._grace_s + 10)
             except subprocess.TimeoutExpired:
-                print(f"The server of process {self._keeper.pid} does not end: look at the node.", file=sys.stderr)
+                print(f"The server of process {self._keeper.pid} does not end: check the node.", file=sys.stderr)
 
 
 def _beside(first: str, lines: Sequence[str], ended: bool) -> list[str]:

@@ -72,20 +72,20 @@ def _require_own(engine: ProvisionedEngine, program: Path, managed: bool) -> Non
     if named is None:
         return
     python, own = Path(os.fsdecode(named[1] or named[2])), program.with_name("python3")
-    remedy = f"install {engine.title} there anew, or set {engine.name}_dir to the environment that it is of"
+    remedy = f"reinstall {engine.title} there, or set {engine.name}_dir to the environment that it belongs to"
     if managed:
         remedy = f"remove {program.parents[1]}, and {_provision(engine)}"
     if not python.exists():
-        raise SetupError(f"{program} starts with {python}, which is not there (was the environment moved?): {remedy}.")
+        raise SetupError(
+            f"{program} starts with {python}, which does not exist (was the environment moved?): {remedy}."
+        )
     if python.parent.samefile(program.parent):
         return
     there, here = _packages(engine, python), _packages(engine, own)
     if there != here:
         name = min(one for one in {*there, *here} if there.get(one) != here.get(one))
         has, wants = (found.get(name, "missing") for found in (there, here))
-        raise SetupError(
-            f"{program} starts with {python}, where {name} is {has}, and for {own} it is {wants}: {remedy}."
-        )
+        raise SetupError(f"{program} starts with {python}, where {name} is {has}, but {own} has {wants}: {remedy}.")
 
 
 def _provision(engine: ProvisionedEngine) -> str:

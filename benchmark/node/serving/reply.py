@@ -121,13 +121,13 @@ class Reply:
         try:
             chunk = from_json(data)
         except ValueError:
-            raise ReplyError(f"The server streamed what is not JSON: {shown(data)}") from None
+            raise ReplyError(f"The server streamed invalid JSON: {shown(data)}") from None
         if not isinstance(chunk, dict):
             raise ReplyError(f"The server streamed JSON that is not an object: {shown(data)}")
         try:
             self._take_chunk(chunk, at_ns)
         except (AttributeError, TypeError):
-            raise ReplyError(f"The server streamed a chunk of unknown form: {shown(data)}") from None
+            raise ReplyError(f"The server streamed a chunk of an unknown form: {shown(data)}") from None
 
     def _take_chunk(self, chunk: dict[str, Any], at_ns: int) -> None:
         _refuse_error(chunk)
@@ -216,7 +216,7 @@ class Reply:
         Raises ReplyError where it is not whole or its tokens cannot be counted.
         """
         if not self._events:
-            raise ReplyError("The server answered with nothing at all: status 200 and no event.")
+            raise ReplyError("The server answered with nothing at all: status 200, but no events.")
         if self._finish is not None and self._finish.lower() in ABORTED:
             raise ReplyError(f"The server gave up: finish_reason is {shown(self._finish)}.")
         if self._finish is None and not self._done:

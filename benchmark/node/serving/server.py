@@ -112,14 +112,14 @@ class EngineServer:
         """Answer only who has the key; say of every error what it is, as OpenAI does."""
         try:
             if self._key and not hmac.compare_digest(_bearer(request), self._key.encode()):
-                raise Refused(401, "The key is not the one of this run (benchmark_endpoint_api_key).")
+                raise Refused(401, "The key is not this run's key (benchmark_endpoint_api_key).")
             return await handler(request)
         except Refused as error:
             return _refusal(error.status, str(error))
         except web.HTTPException as error:
             return _refusal(error.status, f"{request.method} {request.path}: {error.reason}.")
         except web.RequestPayloadError:
-            return _refusal(400, "The body of the request cannot be read: it is not sent as its headers say.")
+            return _refusal(400, "The body of the request cannot be read: it does not match its headers.")
         except ConnectionError:
             raise  # of a client that has gone
         except Exception:
