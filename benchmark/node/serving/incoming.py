@@ -1,6 +1,6 @@
-"""What a request asks of an engine: the other end of `request.py`, for engines that have no server of their own.
+"""Parse a request for an engine: the counterpart of `request.py`, for engines that have no server of their own.
 
-An engine is made for one profile. What a request asks for beside that is refused by name, never answered otherwise.
+An engine is made for one profile. A request that differs from the profile is refused, naming the field.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Tokens = Annotated[int, Field(ge=0)]
 
 
 class Refused(Exception):
-    """A request that is not answered: the status, and why, in a sentence."""
+    """A refused request: the status, and the reason in a sentence."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
@@ -45,7 +45,7 @@ class _Template(_Part):
 
 
 class _Asked(_Part):
-    """What both routes take."""
+    """The fields that both routes accept."""
 
     model: str
     stream: Literal[True] = Field(description="true: answers are streamed")
@@ -76,7 +76,7 @@ _ASKED: dict[Api, type[_Completion] | type[_Chat]] = {"completions": _Completion
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as the engine is asked it. `most`: of its answer so many tokens are sent."""
+    """A request as the engine gets it. `most`: how many tokens of its answer are sent."""
 
     query: Query
     most: int
@@ -84,7 +84,7 @@ class Asked:
 
 
 def read(api: Api, body: bytes, index: int, model: str, generation: Generation) -> Asked:
-    """Return what the body of a request asks of an engine that was made for `generation`. Raises Refused."""
+    """Return the query in the body of a request to an engine made for `generation`. Raises Refused."""
     kind = _ASKED[api]
     try:
         asked = kind.model_validate_json(body)
@@ -108,13 +108,13 @@ def read(api: Api, body: bytes, index: int, model: str, generation: Generation) 
 def _require_sampling(asked: _Asked, generation: Generation, greedy: bool) -> None:
     own = {"temperature": generation.temperature, "top_p": generation.top_p, "top_k": generation.top_k or -1}
     for name, has in own.items():
-        # Without sampling nothing is drawn.
+        # These do not matter without sampling.
         if not greedy and (wanted := getattr(asked, name)) not in (None, has):
             raise Refused(400, f"{name} is {wanted:g}, but this server samples with {has:g}.")
 
 
 def _exactly(asked: _Asked, generation: Generation) -> int | None:
-    """Return how long the answer is exactly; None: as the generation has it, or the beginning of that."""
+    """Return the exact length of the answer; None: the answer is as the generation says, or the beginning of it."""
     least, longest = generation.min_new_tokens, generation.max_new_tokens
     if asked.max_tokens > longest:
         raise Refused(
