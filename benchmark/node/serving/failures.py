@@ -55,7 +55,7 @@ _SHORT = {
     ),
     errno.ENOBUFS: (
         "the kernel's memory for sockets",
-        "raise net.core.wmem_max and net.ipv4.tcp_mem, or send fewer queries",
+        "raise net.core.wmem_max and net.ipv4.tcp_mem, or issue fewer queries",
     ),
     errno.ENOMEM: ("memory", "end other programs that use memory on this node"),
 }

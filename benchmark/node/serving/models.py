@@ -44,7 +44,7 @@ class Listing:
         """The list, as the end of a sentence."""
         if self.listed is None:
             return "has no list of models"
-        return f"lists {named([one.id for one in self.listed])}" if self.listed else "lists no model"
+        return f"lists {named([one.id for one in self.listed])}" if self.listed else "lists no models"
 
 
 def named(ids: Sequence[str]) -> str:
@@ -94,7 +94,7 @@ def choose(listings: Sequence[Listing], settings: Settings) -> str:
     for listing in listings:
         if not listing.listed:
             raise SetupError(
-                f"{listing.target.url} lists no model: set benchmark_endpoint_model to the model that it serves."
+                f"{listing.target.url} lists no models: set benchmark_endpoint_model to the model that it serves."
             )
         matches = matching(listing.listed, wanted)
         if len(matches) != 1:

@@ -55,7 +55,7 @@ async def _not_yet(client: Client, target: Target, settings: Settings, generatio
         route, named = "/v1/models", settings.benchmark_endpoint_model
         listed = await _listed(client, target, named)
         if not listed and not named:
-            return f"{route} lists no model."
+            return f"{route} lists no models."
         wanted = settings.benchmark_model
         model = named or (wanted if wanted in listed else listed[0])
         api: Api = "completions" if settings.benchmark_endpoint_api == "completions" else "chat"

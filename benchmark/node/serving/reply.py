@@ -116,7 +116,7 @@ class Reply:
             self.whole_ns = at_ns
             return
         if event.type == "error":
-            raise ReplyError(f"The server broke off with an error: {body_words(data) or 'it gives no reason.'}")
+            raise ReplyError(f"The server broke off with an error: {body_words(data) or 'it gave no reason.'}")
         try:
             chunk = from_json(data)
         except ValueError:
@@ -219,7 +219,7 @@ class Reply:
         if self._finish is not None and self._finish.lower() in ABORTED:
             raise ReplyError(f"The server gave up: finish_reason is {shown(self._finish)}.")
         if self._finish is None and not self._done:
-            raise ReplyError("The stream ended in the middle: neither a finish_reason nor [DONE] came.")
+            raise ReplyError("The stream ended too early: neither a finish_reason nor [DONE] came.")
         usage = self._usage.get("completion_tokens")
         if usage is None and not self._token_ids:
             raise ReplyError("The server sent neither token ids nor usage: its tokens cannot be counted.")

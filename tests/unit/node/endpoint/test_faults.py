@@ -20,7 +20,7 @@ FAULTS: dict[str, tuple[openai_server.Answer, str]] = {
     "429": (parts(Refusal(429, '{"error": {"message": "slow down"}}')), "HTTP 429: slow down"),
     "422": (parts(Refusal(422, '{"detail": "no"}')), "HTTP 422: no"),
     "cut": (parts(lambda r: token(r, "a"), Cut()), "The connection to http://127.0.0.1:"),
-    "no end": (parts(lambda r: token(r, "a"), usage(1)), "The stream ended in the middle"),
+    "no end": (parts(lambda r: token(r, "a"), usage(1)), "The stream ended too early"),
     "no counts": (parts(lambda r: token(r, "a"), finish, DONE), "neither token ids nor usage"),
     "no json": (parts(lambda r: token(r, "a"), b"data: {oops\n\n", DONE), "streamed invalid JSON: {oops"),
     "error": (

@@ -35,7 +35,7 @@ def test_what_is_no_such_server_is_a_setup_error(server: OpenAIServer, loaded: L
     with pytest.raises(SetupError, match=r"cannot be used\. .*HTTP 404: The model does not exist\."):
         loaded(server.url)
     server.models = ()
-    with pytest.raises(SetupError, match="lists no model: set benchmark_endpoint_model"):
+    with pytest.raises(SetupError, match="lists no models: set benchmark_endpoint_model"):
         loaded(server.url, benchmark_endpoint_model="")
 
 

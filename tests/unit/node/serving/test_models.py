@@ -117,7 +117,7 @@ def test_a_name_that_no_list_has_is_asked_for_and_recorded(server: OpenAIServer,
 @pytest.mark.parametrize("listed", ["text", [], {"id": LLAMA}, [{"name": LLAMA}], [LLAMA]])
 def test_a_list_of_another_shape_names_no_model(listed: Any, server: OpenAIServer, loaded: Loaded) -> None:
     server.entries = listed
-    with pytest.raises(SetupError, match=r"does not answer like an OpenAI-compatible server|lists no model"):
+    with pytest.raises(SetupError, match=r"does not answer like an OpenAI-compatible server|lists no models"):
         loaded(server.url)
     assert loaded(server.url, benchmark_endpoint_model=LLAMA).info.details["model"] == LLAMA
 
