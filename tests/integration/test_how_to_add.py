@@ -178,7 +178,7 @@ def test_what_is_made_from_the_settings_knows_them(scratch: Path) -> None:
     assert "toy_dir: ~/toy" in (scratch / "roles/toy/defaults/main.yml").read_text()
     page = (scratch / "docs/settings.md").read_text()
     assert "## ToyServe's environment, for the engine toyserve" in page
-    assert "| `toyserve_python` | str | empty | the interpreter that it is made from, 3.10 to 3.12 for the" in page
+    assert "| `toyserve_python` | str | empty | the interpreter for that environment, 3.10 to 3.12 for the" in page
     assert "## The toy" in page
     assert "ToyServe and what it needs (requirements-toyserve.txt" in (scratch / "docs/manifest.md").read_text()
 
