@@ -247,7 +247,7 @@ def _servers(settings: Settings, profile: Profile) -> Iterator[str]:
     named = [name for name in ("benchmark_endpoint_urls", "benchmark_endpoint_start") if getattr(settings, name)]
     if profile.engine == SERVED and not named:
         yield (
-            "The engine is endpoint and there is none: set benchmark_endpoint_urls to running servers, or "
+            "The engine is endpoint, but no server is set: set benchmark_endpoint_urls to running servers, or "
             "benchmark_endpoint_start to a command that starts one."
         )
     if profile.engine in (SEQUENTIAL, CONTINUOUS) and named:

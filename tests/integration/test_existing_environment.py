@@ -182,6 +182,6 @@ def test_a_server_of_one_is_started_as_it_is(playbooks: Playbooks) -> None:
         in refused.row("jw2")["reason"]
     )
     assert (
-        f"{copied}/bin/vllm starts with {theirs}/bin/python3, where vllm is 0.9.0, and for {copied}/bin/python3 it is "
-        f"{vllm_stand_in.VERSION}: install vLLM there anew"
+        f"{copied}/bin/vllm starts with {theirs}/bin/python3, where vllm is 0.9.0, but {copied}/bin/python3 has "
+        f"{vllm_stand_in.VERSION}: reinstall vLLM there"
     ) in refused.row("jw3")["reason"]

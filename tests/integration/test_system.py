@@ -313,7 +313,7 @@ def test_a_server_with_another_key_is_named(system: Playbooks) -> None:
     assert_no_key(system, done)
     reason = words(done.row("jw3")["reason"])
     assert f"http://{loopback(3)}:{PORT}/v1/models: HTTP 401" in reason
-    assert "Have it ask for the run's key, $BENCHMARK_SERVE_API_KEY, and for no other." in reason
+    assert "Make it require the run's key, $BENCHMARK_SERVE_API_KEY, and accept no other." in reason
     assert [done.row(name)["counted"] for name in ("jw2", "jw3", "jw4")] == [True, False, True]
     assert done.cluster["system"]["servers"] == 2
     assert done.cluster["system"]["metrics"]["queries"]["completed"] == 120

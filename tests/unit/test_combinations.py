@@ -176,7 +176,7 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
         ),
         (asked("vllm"), SYNTHETIC, "max_model_len is 8192, and the profile's longest prompt and its answer take 9064"),
         # Servers
-        (asked("endpoint"), None, "The engine is endpoint and there is none: set benchmark_endpoint_urls"),
+        (asked("endpoint"), None, "The engine is endpoint, but no server is set: set benchmark_endpoint_urls"),
         (URL, None, "benchmark_endpoint_urls is set, and the engine continuous asks no server"),
         ({"benchmark_endpoint_start": "x"}, None, "benchmark_endpoint_start is set, and the engine continuous asks no"),
         (asked("continuous", **URL, benchmark_endpoint_start="x"), None, "benchmark_endpoint_start are set, and the"),

@@ -1,6 +1,6 @@
 """Any OpenAI-compatible server as the system under test: vLLM, SGLang, TensorRT-LLM, llama.cpp, `transformers serve`.
 
-It runs already (`benchmark_endpoint_urls`), or is started here and never outlives the run (`benchmark_endpoint_start`).
+It is already running (`benchmark_endpoint_urls`), or the run starts it and ends it (`benchmark_endpoint_start`).
 """
 
 from __future__ import annotations
@@ -37,43 +37,43 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 class Counting(Protocol):
-    """Who counts something of a measurement."""
+    """A counter of something during a measurement."""
 
     def begin_window(self) -> None:
-        """Count from here."""
+        """Reset the counts."""
 
     def end_window(self) -> Mapping[str, Any]:
-        """Return what was counted since, as fields of `Serving`. Never raises."""
+        """Return the counts since then, as fields of `Serving`. Never raises."""
 
 
 class Engine(interfaces.Engine):
-    """The client of one server or several. A server's own queue is part of what is measured; there is none here."""
+    """The client of one or several servers. Their own queues are part of the measurement; the client has none."""
 
     counts_gpus = True
     has_server = True
     name = "endpoint"
     called = SERVER
-    """What a server that was started here is called where a sentence begins."""
+    """The subject of sentences about a server that the run started."""
     _server: ServerProcess | None = None
     _client: Client | None = None
     _tokenizer: Any = None
     _secrets = Secrets()
     _cache: PrefixCacheCount
     _counted: list[Counting]
-    """Who adds to `end_window`."""
+    """The counters that contribute to `end_window`."""
 
     def load(self) -> EngineInfo:
-        """Start the server where that is asked for, and learn what it is and which fields it takes.
+        """Start the server if `benchmark_endpoint_start` is set, and find out what it is and which fields it accepts.
 
-        Raises InputError without a URL or a command or where the server cannot do what the run asks, SetupError where
-        it does not start, answer or know the model.
+        Raises InputError if there is no URL and no command or the server cannot do what the run needs, SetupError if
+        it does not start, does not answer or does not know the model.
         """
         self._check_options()
         settings = self.settings
         urls = settings.benchmark_endpoint_urls
         if not urls and not settings.benchmark_endpoint_start:
             raise InputError(
-                "The engine is endpoint and there is none: set benchmark_endpoint_urls to running servers, or "
+                "The engine is endpoint, but no server is set: set benchmark_endpoint_urls to running servers, or "
                 "benchmark_endpoint_start to a command that starts one."
             )
         if settings.benchmark_endpoint_api == "completions":
@@ -104,7 +104,7 @@ class Engine(interfaces.Engine):
         except SetupError as error:
             if self._server is None:
                 raise
-            # A server whose engine has died answers that the cause is in its log.
+            # A server whose engine has died only refers to its log for the cause.
             raise SetupError(f"{error} {self._server.last_words()}") from None
         self._found.require(settings.benchmark_endpoint_api, self.demands)
         return EngineInfo(
@@ -135,28 +135,28 @@ class Engine(interfaces.Engine):
             raise EngineBroken(self._why(str(error))) from None
 
     def server_of(self, query: Query) -> int | None:
-        """Return which of several servers was asked."""
+        """Return the index of the server that got the query."""
         return self._client.server_of(query) if self._client else None
 
     def check(self) -> None:
-        """Raise EngineBroken where no server can answer any more."""
+        """Raise EngineBroken if no server can answer any more."""
         if self._client is None:
             return
-        # The client looks four times a second.
+        # The client checks four times a second.
         if broken := self._client.broken or (self._server and self._server.ended()):
             raise EngineBroken(self._why(broken))
 
     def begin_window(self) -> None:
-        """Let everything that counts begin to."""
+        """Reset all counters."""
         for one in self._counted:
             one.begin_window()
 
     def end_window(self) -> Serving | None:
-        """Return what was counted since."""
+        """Return the counts since then."""
         return Serving(**{name: value for one in self._counted for name, value in one.end_window().items()})
 
     def close(self) -> None:
-        """Close the connections and end the server that was started here."""
+        """Close the connections and stop the server that the run started."""
         try:
             if self._client is not None:
                 self._client.close()
@@ -166,19 +166,19 @@ class Engine(interfaces.Engine):
                 self._server.stop()
 
     def _why(self, broken: str) -> str:
-        """Return why nothing can be answered: how the server ended, where it was started here."""
-        # It refuses connections before the last of its processes has ended.
+        """Return why no server answers: how the server ended, if the run started it, else `broken`."""
+        # A server refuses connections before the last of its processes has ended.
         return (self._server.end() if self._server else None) or broken
 
     def _check_options(self) -> None:
         check_none(self.options, "The endpoint engine")
 
     def _details(self) -> dict[str, JsonValue]:
-        """Return what else the result is to say."""
+        """Return further details for the result."""
         return {}
 
     def _shown(self) -> dict[str, JsonValue]:
-        """Return the names of what the servers are shown, and of what leads to them; the values are kept nowhere."""
+        """Return the names of the secrets sent to the servers, and of proxy variables; values are never recorded."""
         targets = self._client.targets if self._client else []
         names: dict[str, JsonValue] = {
             "api_key": bool(self._secrets.api_key),
@@ -189,7 +189,7 @@ class Engine(interfaces.Engine):
 
     @property
     def _hardest(self) -> Generation:
-        """What servers are asked whether they can: answers of an exact length too, where such prompts come."""
+        """The generation to probe servers with: answers of an exact length, if any prompt asks for that."""
         most = self.generation.max_new_tokens
         return self.generation.model_copy(update={"min_new_tokens": most}) if self.demands.lengths else self.generation
 
@@ -213,7 +213,7 @@ class Engine(interfaces.Engine):
 
 
 class _Counted:
-    """A query's listener; first its answer is held against the model, and its cached tokens are counted."""
+    """A query's listener that counts cached tokens and fails answers of another model, before passing them on."""
 
     def __init__(self, listener: Listener, tally: Tally, found: discovery.Found) -> None:
         self._listener = listener
@@ -225,14 +225,14 @@ class _Counted:
     def completed(self, query: Query, at_ns: int, answer: Answer) -> None:
         self._tally.add(answer)
         if answer.model and answer.model not in self._found.names and not same_model(answer.model, self._found.model):
-            reason = f"{answer.model[:200]} answered, and {self._found.model} was asked: that is another model."
+            reason = f"{answer.model[:200]} answered, but {self._found.model} was asked for: that is another model."
             self._listener.failed(query, reason)
             return
         self._listener.completed(query, at_ns, answer)
 
 
 def _with_key(secrets: Secrets) -> Secrets:
-    """Return the secrets with the key of the run's own environment, where none was given."""
+    """Return the secrets, with OPENAI_API_KEY from the run's environment if no key was given."""
     own = os.environ.get("OPENAI_API_KEY", "").strip()
     has_one = secrets.api_key or any(name.lower() == "authorization" for name in secrets.headers)
     return secrets if has_one or not own else replace(secrets, api_key=own)

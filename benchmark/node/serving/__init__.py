@@ -1,1 +1,1 @@
-"""What the engine `endpoint` is made of: a server's process, and a client of the OpenAI-compatible protocol."""
+"""The parts of the engine `endpoint`: a server's process, and a client of the OpenAI-compatible protocol."""

@@ -1,8 +1,8 @@
-"""How many prompt tokens servers took from a cache instead of computing them: by their own counters, and by usage.
+"""How many prompt tokens servers took from a cache instead of computing them: from their counters, and from usage.
 
-A server counts in Prometheus' text format at /metrics. Its counters are read before a measurement and after it, never
-while queries are in flight, for at most READ_S. The other source is `usage.prompt_tokens_details.cached_tokens` of the
-answers. The larger of the two is the figure; what nothing is known of is unknown, never 0.
+A server's counters are at /metrics, in Prometheus' text format. They are read before and after a measurement, never
+while queries are in flight, for at most READ_S. The other source is `usage.prompt_tokens_details.cached_tokens` in the
+answers. The result is the larger of the two; if neither is known it is unknown, never 0.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ ROUTE = "/metrics"
 MOST_CHARACTERS = 3000
 MOST_COUNTED = 2.0**53
 LINE = re.compile(r"(?P<name>[a-zA-Z_:][\w:]*)\s*(?P<labels>\{.*\})?\s+(?P<value>[^\s{}]+)(\s+-?\d+)?\s*")
-# A server whose counters saw less of the queries' prompt tokens than this is not the only one behind its URL.
+# If counters saw less than this share of the queries' prompt tokens, a URL leads to more than one server.
 LEAST_SEEN = 0.5
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How one server counts, in tokens. Names are without `_total`, and with `_` for `:`.
+    """The counters of one kind of server, in tokens. Names are without `_total`, and with `_` for `:`.
 
-    `hits` are all added up. `queries` are the tokens that were looked for: none where the cache is off. `prompts` is
-    every prompt token, and there from the start, where a counter of hits may come with the first hit. `blocks`: hits
-    are blocks, of as many tokens as this gauge says.
+    `hits` are added up. `queries` counts the tokens that were looked up: none if the cache is off. `prompts` counts
+    every prompt token and exists from the start, whereas a counter of hits may appear with the first hit. `blocks`:
+    hits count blocks, and this gauge gives the tokens per block.
     """
 
     hits: tuple[str, ...]
@@ -41,9 +41,9 @@ class Kind:
     blocks: str = ""
 
 
-# In order: the first whose counters are there is taken, for a server may have new names beside old ones.
+# The first kind whose counters exist is used, as a server may have new names beside old ones.
 KINDS = (
-    # vLLM: what its GPU cache and what a connector's (LMCache, offloading) gave.
+    # vLLM: hits in its GPU cache, and in that of a connector (LMCache, offloading).
     Kind(
         ("vllm_prefix_cache_hits", "vllm_external_prefix_cache_hits"), "vllm_prefix_cache_queries", "vllm_prompt_tokens"
     ),
@@ -61,15 +61,15 @@ KINDS = (
         blocks='nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="tokens_per"}',
     ),
 )
-# llama.cpp counts the prompt tokens that it computed: what is missing there came from its cache.
+# llama.cpp counts the prompt tokens that it computed: the others came from its cache.
 COMPUTED = "llamacpp_prompt_tokens"
-# Another one than before: the process is another one.
+# If this changes, the server process is a new one.
 STARTED = "process_start_time_seconds"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One server's counters at one moment: family -> series (its labels) -> value; or why they cannot be read."""
+    """One server's counters at one moment: family -> labels of a series -> value; or why they cannot be read."""
 
     families: dict[str, dict[str, float]] = field(default_factory=dict)
     spelled: dict[str, str] = field(default_factory=dict)
@@ -79,11 +79,11 @@ class Reading:
 
 @dataclass
 class Tally:
-    """What the answers of a window say; the client's thread alone adds to it."""
+    """The usage reported in the answers of a window; only the client's thread adds to it."""
 
     answers: int = 0
     reported: int = 0
-    """Answers whose usage says how many tokens were cached."""
+    """Answers whose usage reports cached tokens."""
     cached_tokens: int = 0
     prompt_tokens: int = 0
 
@@ -98,9 +98,10 @@ class Tally:
 
 @dataclass(frozen=True)
 class _Counted:
-    """What counters say of a window, in tokens, or why they say nothing.
+    """Counts of a window, in tokens, or why there are none.
 
-    `of`: looked for in the cache; `seen`: all prompt tokens; `computed`: of these, by a server that counts no others.
+    `of`: tokens looked up in the cache; `seen`: all prompt tokens; `computed`: computed prompt tokens, if the server
+    counts only these.
     """
 
     cached: int | None = None
@@ -112,29 +113,29 @@ class _Counted:
 
 
 async def read(client: Client, target: Target) -> Reading:
-    """Return a server's counters; never raises, and takes READ_S at most."""
+    """Return a server's counters within READ_S; never raises."""
     try:
         text = await asyncio.wait_for(client.get(target, ROUTE), READ_S)
     except asyncio.TimeoutError:
         return Reading(why=f"{ROUTE} did not answer within {READ_S:g} s")
     except ReplyError as error:
         return Reading(why=f"{ROUTE}: {error}")
-    except Exception as error:  # a measurement is not lost for a counter
+    except Exception as error:  # a counter must not cost a measurement
         return Reading(why=f"{ROUTE}: {type(error).__name__}: {error}")
     return parse(text)
 
 
 async def read_all(client: Client) -> list[Reading]:
-    """Return the counters of all servers, read at once, in their order."""
+    """Return the counters of all servers, read concurrently, in the servers' order."""
     return list(await asyncio.gather(*(read(client, target) for target in client.targets)))
 
 
 def parse(text: str) -> Reading:
-    """Return the counters in Prometheus' text format; lines of another form are passed over."""
+    """Return the counters in Prometheus' text format; other lines are skipped."""
     reading = Reading()
     for line in text.splitlines():
         if line.startswith("# TYPE "):
-            # A counter with labels has no line of its own before it first counts.
+            # A counter with labels has no line until it first counts.
             parts = line.split()
             if len(parts) > 2:
                 reading.families.setdefault(_family(parts[2]), {})
@@ -147,7 +148,7 @@ def parse(text: str) -> Reading:
             value = float(found["value"])
         except ValueError:
             continue
-        if 0 <= value < MOST_COUNTED:  # what is not a number is neither
+        if 0 <= value < MOST_COUNTED:  # also skips NaN
             family = _family(found["name"])
             series = reading.families.setdefault(family, {})
             labels = found["labels"] or ""
@@ -157,9 +158,9 @@ def parse(text: str) -> Reading:
 
 
 def prefix_cache(urls: Sequence[str], before: Sequence[Reading], after: Sequence[Reading], tally: Tally) -> PrefixCache:
-    """Return what is known of a window: the readings are of the servers at `urls`, in their order.
+    """Return a window's cached tokens; the readings are of the servers at `urls`, in their order.
 
-    `before` is empty where nothing was read then.
+    `before` is empty if nothing was read then.
     """
     before = before or [Reading(why="its counters were not read before the measurement") for _ in urls]
     each = [_between(first, last) for first, last in zip(before, after, strict=True)]
@@ -182,15 +183,15 @@ def prefix_cache(urls: Sequence[str], before: Sequence[Reading], after: Sequence
 
 
 def _by_counters(urls: Sequence[str], each: Sequence[_Counted], tally: Tally) -> _Counted:
-    """Add up the servers. Hits of some are hits, whatever the others say; no hits are none only where all say so."""
+    """Add up the servers. Hits of some servers count even if others are unknown; 0 hits need all servers to say so."""
     sources = ", ".join(dict.fromkeys(one.source for one in each if one.source))
     if each and all(one.computed is not None for one in each):
-        # Tokens of queries that failed were computed too: the figure may be too low, never too high.
+        # Tokens of failed queries were computed too: the result may be too low, never too high.
         computed = sum(one.computed or 0 for one in each)
         return _Counted(
             max(0, tally.prompt_tokens - computed), tally.prompt_tokens, source=f"prompt tokens minus {sources}"
         )
-    otherwise = "it counts computed prompt tokens only, and another server counts otherwise"
+    otherwise = "it counts only computed prompt tokens, unlike another server"
     reasons = [one.why or (otherwise if one.computed is not None else "") for one in each]
     unknown = "; ".join(f"{url} ({reason})" for url, reason in zip(urls, reasons, strict=True) if reason)
     cached, of = sum(one.cached or 0 for one in each), sum(one.of or 0 for one in each)
@@ -199,8 +200,8 @@ def _by_counters(urls: Sequence[str], each: Sequence[_Counted], tally: Tally) ->
     seen = sum(one.seen for one in each if one.seen is not None)
     if not cached and all(one.seen is not None for one in each) and seen < LEAST_SEEN * tally.prompt_tokens:
         return _Counted(
-            why=f"{sources}: the servers that were read counted {seen} of the {tally.prompt_tokens} prompt tokens that "
-            "were answered, so more than one seems to stand behind a URL"
+            why=f"{sources}: the servers counted {seen} of the {tally.prompt_tokens} prompt tokens of the answers, so "
+            "a URL seems to lead to more than one server"
         )
     return _Counted(cached, of, seen, source=sources + (f"; unknown for {unknown}" if unknown else ""))
 
@@ -210,7 +211,7 @@ def _between(before: Reading, after: Reading) -> _Counted:
     if before.why or after.why:
         return _Counted(why=before.why or after.why)
     if before.families.get(STARTED) != after.families.get(STARTED):
-        return _Counted(why="the server was started again while measuring")
+        return _Counted(why="the server restarted during the measurement")
     for kind in KINDS:
         there = [name for name in kind.hits if _has(after, name)]
         if there:
@@ -225,7 +226,7 @@ def _between(before: Reading, after: Reading) -> _Counted:
 def _hits(kind: Kind, there: Sequence[str], before: Reading, after: Reading) -> _Counted:
     names = ", ".join(_spelled(after, name) for name in there)
     if not any(_has(before, name) for name in (*there, kind.prompts)) and any(_series(after, name) for name in there):
-        return _Counted(why=f"{names} was not there before the measurement")
+        return _Counted(why=f"{names} did not exist before the measurement")
     rises = [_rise(name, before, after) for name in there]
     if any(rise is None for rise in rises):
         return _Counted(why=_fell(names))
@@ -233,16 +234,16 @@ def _hits(kind: Kind, there: Sequence[str], before: Reading, after: Reading) -> 
     if kind.blocks:
         sizes = set(_series(after, kind.blocks).values())
         if len(sizes) != 1:
-            # So many blocks are at least as many tokens.
+            # A block has at least one token, so this is a lower bound.
             return _Counted(cached, source=f"{names}, in blocks")
-        return _Counted(round(cached * sizes.pop()), source=f"{names}, times the tokens of a block")
+        return _Counted(round(cached * sizes.pop()), source=f"{names}, times the tokens per block")
     of = _rise(kind.queries, before, after) if _has(after, kind.queries) else None
     seen = _rise(kind.prompts, before, after) if _has(after, kind.prompts) else None
     return _Counted(cached, of, seen, source=names)
 
 
 def _rise(name: str, before: Reading, after: Reading) -> int | None:
-    """Return by how much a counter rose over all its labels; None where one of them fell or is gone."""
+    """Return by how much a counter rose, summed over its labels; None if one of them fell or is gone."""
     first, last = _series(before, name), _series(after, name)
     if any(last.get(labels, -1.0) < value for labels, value in first.items()):
         return None
@@ -250,7 +251,7 @@ def _rise(name: str, before: Reading, after: Reading) -> int | None:
 
 
 def _fell(names: str) -> str:
-    return f"{names} fell while measuring: the server was started again"
+    return f"{names} fell during the measurement: the server restarted"
 
 
 def _has(reading: Reading, name: str) -> bool:
@@ -259,7 +260,7 @@ def _has(reading: Reading, name: str) -> bool:
 
 
 def _series(reading: Reading, name: str) -> dict[str, float]:
-    """Return the series of a family; of `family{label}` those that have this label."""
+    """Return the series of a family; for `family{label}` only those with this label."""
     family, _, label = name.partition("{")
     series = reading.families.get(family, {})
     wanted = label.rstrip("}")
@@ -276,7 +277,7 @@ def _family(name: str) -> str:
 
 
 class PrefixCacheCount:
-    """Adds what servers took from their caches to a measurement's `Serving`."""
+    """Adds the tokens that servers took from their caches to a measurement's `Serving`."""
 
     def __init__(self, client: Client) -> None:
         self.tally = Tally()
@@ -289,7 +290,7 @@ class PrefixCacheCount:
         self._before = self._client.call(read_all(self._client))
 
     def end_window(self) -> dict[str, PrefixCache]:
-        """Read them again, and return what that comes to."""
+        """Read them again, and return the difference."""
         after = self._client.call(read_all(self._client))
         urls = [target.url for target in self._client.targets]
         return {"prefix_cache": prefix_cache(urls, self._before, after, self.tally)}

@@ -41,20 +41,20 @@ T = TypeVar("T")
 
 GET_TIMEOUT_S = 10.0
 REFUSALS_IN_A_ROW = 3
-"""Connections in a row that could not be opened, after which a URL is given no more queries."""
+"""Failed attempts in a row to open a connection, after which a URL gets no more queries."""
 WATCH_S = 0.25
 
-# For questions before the measuring, each on a connection of its own: some servers (uvicorn, after an answer 500) close
-# one without saying so, and whoever comes next on it is cut off.
+# For requests before the measurement, each on its own connection: some servers (uvicorn, after a status 500) close a
+# connection without notice, and the next request on it fails.
 ALONE = True
 
 
 @dataclass
 class Target:
-    """One server, and the queries that it has to answer.
+    """One server, and its queries in flight.
 
-    `refused`: connections in a row that could not be opened; `reached`: whether it has ever answered; `open`:
-    connections that queries hold, also for what is left of a stream; `software`: its header `Server`.
+    `refused`: failed attempts in a row to open a connection; `reached`: whether it has ever answered; `open`:
+    connections in use by queries, also while the rest of a stream is read; `software`: its header `Server`.
     """
 
     address: Address
@@ -67,12 +67,12 @@ class Target:
 
     @property
     def url(self) -> str:
-        """Its URL as it is shown: without its query string."""
+        """The URL for display: without the query string."""
         return self.address.url
 
     @property
     def load(self) -> tuple[int, int]:
-        """By which the next query goes to the server that has least to do."""
+        """The sort key: the next query goes to the server with the least load."""
         return len(self.flights), self.asked
 
 
@@ -86,11 +86,11 @@ class Request:
 
 
 class Client:
-    """Asks the servers at `urls`. Every failure is reported as one, in a sentence, and nothing is redirected.
+    """Sends queries to the servers at `urls`. Every failure is reported in a sentence; redirects are not followed.
 
-    A query waits here only where as many connections are open as this process may have; see `Slots`. What is sent more
-    than once: see `Connections`. A URL that refuses connections is left alone after some: failing at once, it would
-    draw all queries.
+    A query waits here only while this process has as many connections open as it may; see `Slots`. What is sent more
+    than once: see `Connections`. A URL that keeps refusing connections gets no more queries: as its queries fail at
+    once, it would always have the least load and attract all others.
     """
 
     def __init__(
@@ -101,10 +101,10 @@ class Client:
         ended: Callable[[], str | None],
         ca_file: str = "",
     ) -> None:
-        """`ended` says why the servers have ended, None while they run; it is asked four times a second.
+        """`ended` returns why the servers have ended, None while they run; it is called four times a second.
 
-        Raises SetupError for a CA file that cannot be used or where this node has no thread or file handle left,
-        InputError for a proxy that cannot be used.
+        Raises SetupError for an unusable CA file or if this node has no thread or file handle left, InputError for an
+        unusable proxy.
         """
         self.targets = [Target(_address(url)) for url in urls]
         self.broken: str | None = None
@@ -133,12 +133,12 @@ class Client:
         self._connections, self._watcher = self.call(self._open(context))
 
     def begin_window(self) -> None:
-        """Count from here."""
+        """Reset the counts."""
         self._slots.waited = self._connections.resent = 0
         self._tails_ms, self._outputs = [], Counter()
 
     def end_window(self) -> dict[str, Any]:
-        """Return what was counted since, as fields of `Serving`."""
+        """Return the counts since then, as fields of `Serving`."""
         return {
             "resent": self._connections.resent,
             "waited": self._slots.waited,
@@ -148,17 +148,17 @@ class Client:
         }
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the client's loop and wait for its end."""
+        """Run a coroutine on the client's loop and return its result."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     def submit(self, query: Query, listener: Listener, request: Request) -> None:
-        """Hand the query over to the loop; raises EngineBroken where nothing is answered any more."""
+        """Hand the query over to the loop; raises EngineBroken if no server can answer any more."""
         if self.broken:
             raise EngineBroken(self.broken)
         self._loop.call_soon_threadsafe(self._take_off, _Flight(query, listener), request)
 
     def server_of(self, query: Query) -> int | None:
-        """Return the place of the server that the query was given to, once; None: to none, or there is only one."""
+        """Return the index of the server that got the query, once; None: none did, or there is only one server."""
         return self._given.pop(query.index, None)
 
     def close(self) -> None:
@@ -169,7 +169,7 @@ class Client:
         self._loop.close()
 
     async def get(self, target: Target, route: str) -> str:
-        """Return what a route answers. Raises ReplyError unless its status is 200."""
+        """Return the body of a route's answer. Raises ReplyError unless its status is 200."""
         try:
             with self._reported(target, f"{GET_TIMEOUT_S:g} s"):
                 async with self._connections.get(target.address, route, GET_TIMEOUT_S) as response:
@@ -181,7 +181,7 @@ class Client:
             raise
         except ReplyError:
             if target.url.startswith("http://") and not target.address.proxy and await speaks_tls(target.url):
-                raise TlsFailure(f"{target.url} takes TLS only: write https:// in benchmark_endpoint_urls.") from None
+                raise TlsFailure(f"{target.url} accepts only TLS: write https:// in benchmark_endpoint_urls.") from None
             raise
 
     async def ask(
@@ -192,12 +192,12 @@ class Client:
         whole: Callable[[Reply], None],
         alone: bool = False,
     ) -> int:
-        """Send one request, read its stream, and return when that ended.
+        """Send one request, read its stream, and return the time at which the stream ended.
 
-        `first` is called with the time of the first token and its id, where that is known, `whole` with the reply: it
-        is whole with its last output, and what the stream goes on with delays nobody. `alone`: on a connection of its
-        own. What is sent more than once: see `Connections.post`. Raises ReplyError where there is no whole reply, and
-        what `first` and `whole` raise.
+        `first` is called with the time of the first token and its id, if known. `whole` is called with the reply as
+        soon as it is complete; the rest of the stream is read after that. `alone`: on a connection of its own. What is
+        sent more than once: see `Connections.post`. Raises ReplyError if there is no complete reply, and whatever
+        `first` and `whole` raise.
         """
         reply, begun = Reply(), False
         with self._reported(target, f"{self._timeout_s:g} s (benchmark_endpoint_query_timeout_s)"):
@@ -216,7 +216,7 @@ class Client:
                     if not received:
                         break
                 whole(reply)
-                # A connection that was read to its end serves the next query; the answer is there already.
+                # The answer is complete; reading to the end makes the connection reusable for the next query.
                 with suppress(aiohttp.ClientError, asyncio.TimeoutError):
                     await response.content.read()
                 return now_ns()
@@ -230,7 +230,7 @@ class Client:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._connections.close()
-        await self._loop.shutdown_default_executor()  # it looked up names
+        await self._loop.shutdown_default_executor()  # used for DNS lookups
 
     async def _watch(self) -> None:
         while not self.broken:
@@ -241,7 +241,7 @@ class Client:
     def _break(self, reason: str) -> None:
         self.broken = reason
         for task, flight in list(self._flights.items()):
-            # Here and not in the task: one that has not begun yet would end without a word.
+            # Here and not in the task: a task that has not started yet would be cancelled without a report.
             flight.fail(reason)
             task.cancel()
 
@@ -269,7 +269,7 @@ class Client:
         def whole(reply: Reply) -> None:
             replies.append(reply)
             self._outputs.update(reply.kinds)
-            # Before the listener hears, and may ask again: what is left of the stream occupies no server.
+            # Before the listener is called, as it may submit again: the rest of the stream is no load on the server.
             target.flights.discard(flight)
             flight.complete(reply, request.input_tokens)
 
@@ -281,7 +281,7 @@ class Client:
             target.refused += 1
             broken = self.broken
             if not self._fit() and not broken:
-                # Before its listener hears, and may ask again.
+                # Before the listener is called, as it may submit again.
                 self.broken = f"No server can be reached any more. {error}"
             flight.fail(str(error))
             if self.broken and not broken:
@@ -291,7 +291,7 @@ class Client:
         except ReplyError as error:
             target.refused = 0
             flight.fail(str(error))
-        except Exception as error:  # a query that nobody ends would keep the scenario waiting for ever
+        except Exception as error:  # a query that never ends would keep the scenario waiting for ever
             traceback.print_exc()
             flight.fail(self._secrets.mask(f"{type(error).__name__}: {error}"))
         finally:
@@ -300,7 +300,7 @@ class Client:
 
     @contextmanager
     def _reported(self, target: Target, limit: str) -> Iterator[None]:
-        """Turn what the connection raises into a ReplyError, a sentence without any secret."""
+        """Turn errors of the connection into a ReplyError whose sentence has no secrets."""
         try:
             yield
         except ReplyError as error:
@@ -315,7 +315,7 @@ class Client:
 
 
 class _Flight:
-    """One query on its way: its listener hears of its end exactly once."""
+    """One query in flight: its listener is called exactly once when it ends."""
 
     def __init__(self, query: Query, listener: Listener) -> None:
         self._query = query
@@ -354,6 +354,6 @@ async def _refuse_error(response: aiohttp.ClientResponse) -> None:
         try:
             body = await response.read()
         except aiohttp.ClientError:
-            # The status is what is known of it: a server that is in trouble may break off with it.
-            raise HttpError(response.status, "the connection broke before the server had said more") from None
+            # Only the status is known: a failing server may break off after it.
+            raise HttpError(response.status, "the connection broke before the body arrived") from None
         raise HttpError(response.status, body_words(body) or "the body is empty")

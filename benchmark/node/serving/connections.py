@@ -1,4 +1,4 @@
-"""The connections to servers: kept between queries, or fresh for each question, and what goes out on them."""
+"""The connections to servers: kept open between queries, or fresh for each request."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from benchmark.node.serving.proxies import Proxy
 from benchmark.secret_settings import Secrets
 
 CONNECT_TIMEOUT_S = 30.0
-# Servers on uvicorn close an idle connection after 5 s: the client closes first, where it can.
+# Servers on uvicorn close an idle connection after 5 s: the client closes it first, if it can.
 KEEP_ALIVE_S = 4.0
-# Of a query's own task: the sockets that were made for it. Where there are none, its connection was used before. (The
-# library's own trace tells that too, and takes a tenth of the time of a short query.)
+# The sockets opened for the query of the current task: if there are none, its connection was used before. (aiohttp's
+# tracing shows that too, but takes a tenth of the time of a short query.)
 _OPENED: ContextVar[list[socket.socket]] = ContextVar("opened")
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server is: `url` without its query string, which goes onto every route."""
+    """A server's address: `url` has no query string, as `query` is appended to every route."""
 
     url: str
     query: str = field(default="", repr=False)
@@ -40,26 +40,26 @@ class Address:
 
     @property
     def proxy_url(self) -> str | None:
-        """The proxy's, with user and password; None: there is none."""
+        """The proxy's URL, with user and password; None: there is no proxy."""
         return self.proxy.url if self.proxy else None
 
     @property
     def through(self) -> str:
-        """The variable that named the proxy; empty: there is none."""
+        """The variable that named the proxy; empty: there is no proxy."""
         return self.proxy.variable if self.proxy else ""
 
 
 def base_of(url: str) -> tuple[str, str]:
-    """Return a setting's URL as the base of routes, without /v1 and a closing slash, and its query string."""
+    """Return the base of routes from a setting's URL, without /v1 and trailing slashes, and its query string."""
     parts = urlsplit(url)
     path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
     return f"{parts.scheme}://{parts.netloc}{path}", parts.query
 
 
 def tls_context(ca_file: str) -> ssl.SSLContext:
-    """Return what certificates are checked with: the system's authorities, and those of a file in PEM form.
+    """Return a TLS context that trusts the system's authorities and those in a PEM file.
 
-    Raises SetupError where the file cannot be read or holds no certificate.
+    Raises SetupError if the file cannot be read or holds no certificate.
     """
     context = ssl.create_default_context()
     if ca_file:
@@ -74,19 +74,19 @@ def tls_context(ca_file: str) -> ssl.SSLContext:
 
 
 class Connections:
-    """Two sets of connections: for queries, which are kept and used again; and fresh ones, closed after one answer.
+    """Two sets of connections: reusable ones for queries, and fresh ones that are closed after one answer.
 
-    Made on the event loop. Connections for queries are opened by the queries that need them: opened in advance, they
-    would be closed by one side or the other before the warm-up is over.
+    Must be created on the event loop. The queries that need connections open them: connections opened in advance would
+    be closed by either side before the end of the warm-up.
     """
 
     def __init__(self, secrets: Secrets, context: ssl.SSLContext | bool, timeout_s: float) -> None:
         self.resent = 0
-        """Queries that were sent once more on a fresh connection."""
+        """Queries that were sent again on a fresh connection."""
         shared: dict[str, Any] = {
             "timeout": aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S),
             "headers": {
-                # A compressed stream would be held back until there is enough to compress.
+                # A server would hold back a compressed stream until it has enough to compress.
                 "Accept-Encoding": "identity",
                 **({"Authorization": f"Bearer {secrets.api_key}"} if secrets.api_key else {}),
                 **secrets.headers,
@@ -96,14 +96,14 @@ class Connections:
             limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=context, socket_factory=_opened_for_its_query
         )
         self._kept = aiohttp.ClientSession(connector=kept, **shared)
-        # A header "Connection: close" would not do: the client library reuses such a connection where the server has
-        # not closed it yet.
+        # A header "Connection: close" is not enough: aiohttp reuses such a connection if the server has not closed it
+        # yet.
         closing = aiohttp.TCPConnector(limit=0, force_close=True, ssl=context)
         self._fresh = aiohttp.ClientSession(connector=closing, **shared)
 
     @asynccontextmanager
     async def get(self, address: Address, route: str, timeout_s: float) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Ask a route on a fresh connection; the library asks once more, on another, where no byte comes back."""
+        """Get a route on a fresh connection; aiohttp retries once, on another one, if no byte comes back."""
         limit = aiohttp.ClientTimeout(total=timeout_s)
         async with self._fresh.get(
             address.at(route), timeout=limit, allow_redirects=False, proxy=address.proxy_url
@@ -114,10 +114,10 @@ class Connections:
     async def post(
         self, address: Address, route: str, body: bytes, alone: bool = False
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a query, on a connection that is kept or, `alone`, on a fresh one, and yield what answers it.
+        """Send a query on a reusable connection or, `alone`, on a fresh one, and yield its response.
 
-        A server may close a connection in the very moment in which it is used again. So what was sent on a used one,
-        and got no byte back, is sent once more on a fresh one. What was sent on a fresh one is sent again `alone` only.
+        A server may close a connection just when it is reused. So a query that was sent on a reused one and got no
+        byte back is sent again on a fresh one. A query that was sent on a new one is sent again only if `alone`.
         """
         opened: list[socket.socket] = []
         _OPENED.set(opened)
@@ -152,8 +152,8 @@ def _opened_for_its_query(address: Any) -> socket.socket:
 
 
 def _came_to_nothing(error: Exception) -> bool:
-    """Return whether a connection was there, and ended before a byte came."""
+    """Return whether a connection was made, and ended before a byte came back."""
     if isinstance(error, aiohttp.ClientConnectorError):
         return False
-    # In the place of a text it has the beginning of an answer.
+    # If an answer had begun, `message` is that beginning instead of a string.
     return not isinstance(error, aiohttp.ServerDisconnectedError) or isinstance(error.message, str)

@@ -1,4 +1,4 @@
-"""What a server is and which fields it takes: found out once, before anything is measured."""
+"""What a server is and which fields it accepts: found out once, before the measurement."""
 
 from __future__ import annotations
 
@@ -23,49 +23,49 @@ from benchmark.served import same_model
 from benchmark.settings import Settings
 
 MOST_WORDS = 2000
-# What a server may put behind the name that it was asked for: a date, a revision, a tag.
+# What a server may append to the requested name: a date, a revision, a tag.
 VERSION = re.compile(r"-\d[\d.-]*|[@:][\w./-]+")
 
 
 @dataclass
 class Found:
-    """How to ask the servers, and what to say of them in the result."""
+    """How to send requests to the servers, and the details of them for the result."""
 
     model: str
     names: set[str] = field(default_factory=set)
-    """Under which it may answer: another name is another model."""
+    """Names that answers may carry: any other name is another model."""
     refused: dict[Api, set[str]] = field(default_factory=dict)
-    """Fields that a server does not take, which are left out for all of them."""
+    """Fields that some server does not accept: they are left out for all servers."""
     unusable: dict[Api, str] = field(default_factory=dict)
-    """Why a route cannot be used, a sentence."""
+    """Why a route cannot be used, as a sentence."""
     without_ids: dict[Api, str] = field(default_factory=dict)
-    """Routes whose answers come without token ids: at which server."""
+    """Routes whose answers have no token ids -> the URL of a server that sends none."""
     details: dict[str, JsonValue] = field(default_factory=dict)
 
     def refusal(self, api: Api, greedy: bool) -> str | None:
-        """Return why a route cannot answer a query, a sentence; None: it can. `greedy`: without sampling."""
+        """Return why a route cannot answer a query, as a sentence; None: it can. `greedy`: without sampling."""
         if reason := self.unusable.get(api):
             return f"{ROUTES[api]} cannot be used: {reason}"
         if greedy and "temperature" in self.refused[api]:
-            return f"{ROUTES[api]} takes no temperature: it cannot be asked to answer without sampling."
+            return f"{ROUTES[api]} accepts no temperature, so it cannot be asked to answer without sampling."
         return None
 
     def require(self, asked: Literal["auto", "completions", "chat"], demands: Demands) -> None:
-        """Raise InputError where the servers cannot do what a run demands with `benchmark_endpoint_api` like that."""
+        """Raise InputError if the servers cannot meet a run's demands; `asked` is `benchmark_endpoint_api`."""
         kinds = [has_ids for has_ids, come in ((False, demands.texts), (True, demands.ids)) if come]
         for api in dict.fromkeys(api_for(asked, has_ids) for has_ids in kinds):
             if reason := self.refusal(api, demands.greedy):
                 raise InputError(f"The profile cannot be run on this server: {reason}")
             if demands.token_ids and api in self.without_ids:
                 raise InputError(
-                    f"{self.without_ids[api]} reports no token ids, and answers are judged by their ids, or are part "
-                    "of a next prompt: take a server that returns them; or set benchmark_accuracy to off, leave "
-                    "benchmark_audit empty, and take no conversations."
+                    f"{self.without_ids[api]} reports no token ids, but answers are compared by their ids, or are part "
+                    "of a later prompt: use a server that returns them; or set benchmark_accuracy to off, leave "
+                    "benchmark_audit empty, and use no conversations."
                 )
 
 
 def refuse_foreign_server(client: Client) -> None:
-    """Raise SetupError where something answers already at the address of a server that is yet to be started."""
+    """Raise SetupError if something already answers at the address of a server that is about to be started."""
     for target in client.targets:
         try:
             client.call(client.get(target, "/"))
@@ -74,16 +74,16 @@ def refuse_foreign_server(client: Client) -> None:
         except ReplyError:
             pass
         raise SetupError(
-            f"Something answers at {target.url} before benchmark_endpoint_start was run: end it, choose another port, "
-            "or leave benchmark_endpoint_start empty to measure what runs there."
+            f"Something already answers at {target.url} before benchmark_endpoint_start has run: end it, choose "
+            "another port, or leave benchmark_endpoint_start empty to measure what runs there."
         )
 
 
 def discover(client: Client, settings: Settings, generation: Generation) -> Found:
-    """Ask the servers for their models, for what they are, and with tiny requests for the fields that they take.
+    """Ask the servers for their models and versions, and find out with tiny requests which fields they accept.
 
-    Raises SetupError where one does not answer, does not serve the model or has no route that can be used; InputError
-    where it does not take a field that the profile needs.
+    Raises SetupError if one does not answer, does not serve the model or has no usable route; InputError if it does
+    not accept a field that the profile needs.
     """
     return client.call(_discover(client, settings, generation))
 
@@ -99,7 +99,7 @@ async def _discover(client: Client, settings: Settings, generation: Generation) 
         probes = [Probe(client, listing, api, found.model, generation) for listing in listings]
         await asyncio.gather(*(probe.run() for probe in probes))
         refused = set().union(*(probe.refused for probe in probes))
-        # What one server refuses is left out for all: the others have to take it so too.
+        # What one server refuses is left out for all, so the others must accept requests without it.
         await asyncio.gather(*(probe.confirm(refused) for probe in probes))
         if reasons := [f"{probe.listing.target.url}: {probe.reason}" for probe in probes if probe.reason]:
             found.unusable[api] = " ".join(reasons)[:MOST_WORDS]
@@ -117,7 +117,7 @@ async def _discover(client: Client, settings: Settings, generation: Generation) 
     reported = together(facts)
     found.details = {
         "model": found.model,
-        # Only where the answers carry another name: an alias, or a router's choice.
+        # Only if the answers carry another name: an alias, or a router's choice.
         **({"answered_by": ", ".join(sorted(answered))} if answered else {}),
         "models": [*dict.fromkeys(one.id for listing in listings for one in listing.listed or ())],
         "not_listed_by": [listing.target.url for listing in listings if not listing.entry(found.model)],
@@ -139,17 +139,17 @@ def _refuse_what_is_needed(api: Api, refused: Collection[str], probes: Sequence[
     probe = next(probe for probe in probes if name in probe.refused)
     words = probe.said.get(name, "")
     raise InputError(
-        f"The profile asks for {needed}, which {ROUTES[api]} does not take at {probe.listing.target.url}"
+        f"The profile asks for {needed}, which {ROUTES[api]} does not accept at {probe.listing.target.url}"
         + (f" ({words})" if words else "")
-        + ": take a profile that does without, or another server."
+        + ": use a profile that works without it, or another server."
     )
 
 
 def _answered_by(probe: Probe, model: str, by_user: bool) -> str:
-    """Return the other name under which a server answers, or nothing. Raises SetupError where that is another model.
+    """Return the other name that a server's answers carry, or nothing. Raises SetupError if that is another model.
 
-    A server may have several names for one model, or say its version (gpt-4o: gpt-4o-2024-08-06). A name that the user
-    gave is the user's word, unless the server lists the answering model as one of its own beside it.
+    A server may have several names for one model, or add a version (gpt-4o: gpt-4o-2024-08-06). If the user chose the
+    name, any name in the answers is accepted, unless the server lists it as a different model.
     """
     name = probe.answered_by
     if not name or name == model:
@@ -162,7 +162,6 @@ def _answered_by(probe: Probe, model: str, by_user: bool) -> str:
     if other is None and (by_user or version):
         return name
     raise SetupError(
-        f"{probe.listing.target.url} was asked for {model} and answers as {name}: another model than the one that is "
-        "to be measured. Look at the server's or router's configuration, or set benchmark_endpoint_model to the model "
-        "that it is to answer with."
+        f"{probe.listing.target.url} was asked for {model} but answers as {name}, which is another model. Check the "
+        "configuration of the server or router, or set benchmark_endpoint_model to the model that should answer."
     )

@@ -1,4 +1,4 @@
-"""What keeps a query from its answer on the way to a server and back, in sentences."""
+"""Failures between the client and a server, and the sentences that report them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmark.node.serving.words import shown
 
 
 class HttpError(ReplyError):
-    """The server answered with another status than 200."""
+    """The server answered with a status other than 200."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(f"HTTP {status}: {text}")
@@ -34,53 +34,56 @@ class Unreachable(NotConnected):
 
 
 class TlsFailure(NotConnected):
-    """Something answers, and no TLS connection with it can be trusted or made."""
+    """Something answers, but no TLS connection to it can be made or trusted."""
 
 
 class Broken(ReplyError):
-    """A connection ended before the answer was whole."""
+    """A connection ended before the answer was complete."""
 
 
 class ClientShortage(ReplyError):
-    """The client's node ran out of something: no server is at fault."""
+    """The client's node ran out of a resource: no server is at fault."""
 
 
-# What was asked of the system in vain, and what helps.
+# errno -> the resource that ran out, and the remedy.
 _SHORT = {
     errno.EMFILE: ("file handles for this process", "raise the hard limit (ulimit -Hn; systemd: LimitNOFILE)"),
     errno.ENFILE: ("file handles for the whole machine", "raise fs.file-max"),
     errno.EADDRNOTAVAIL: (
         "local ports for connections to the server",
-        "widen net.ipv4.ip_local_port_range, or name the server under several addresses in benchmark_endpoint_urls",
+        "widen net.ipv4.ip_local_port_range, or list several addresses of the server in benchmark_endpoint_urls",
     ),
-    errno.ENOBUFS: ("the kernel's memory for sockets", "raise net.core.wmem_max and net.ipv4.tcp_mem, or issue less"),
-    errno.ENOMEM: ("memory", "end what else takes memory there"),
+    errno.ENOBUFS: (
+        "the kernel's memory for sockets",
+        "raise net.core.wmem_max and net.ipv4.tcp_mem, or issue fewer queries",
+    ),
+    errno.ENOMEM: ("memory", "end other programs that use memory on this node"),
 }
-_THREADS = ("threads", "raise what this user may have (ulimit -u; systemd: TasksMax)")
-# As OpenSSL numbers what is wrong with a certificate (X509_V_ERR_*).
+_THREADS = ("threads", "raise this user's limit (ulimit -u; systemd: TasksMax)")
+# OpenSSL's codes for a bad certificate (X509_V_ERR_*).
 _NOT_IN_TIME = {9: "is not valid yet", 10: "has expired"}
 _OTHER_NAME = (62, 64)
 _UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
-# What OpenSSL says of an answer that is no TLS.
+# OpenSSL's reasons for an answer that is not TLS.
 _NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG", "UNEXPECTED_MESSAGE")
 SPEAKS_TLS_S = 1.5
 
 
 def explained(error: Exception, url: str, limit: str, proxy: str = "", reached: bool = True) -> ReplyError | None:
-    """Return what a connection to the server at `url` broke with as a sentence; None: it was no connection's failure.
+    """Return the error that reports a failed connection to the server at `url`; None: the connection did not fail.
 
-    `limit`: what an answer may take, in words; `proxy`: the variable that names the proxy on the way; `reached`:
-    whether the server has answered before.
+    `limit`: the time limit of an answer, in words; `proxy`: the variable that names the proxy; `reached`: whether the
+    server has answered before.
     """
     if short := _shortage(error, reached):
         what, remedy = short
         return ClientShortage(f"The client on this node, not the server, ran out of {what}: {remedy}.")
     if isinstance(error, aiohttp.ClientProxyConnectionError):
-        # The reason alone: the address is a value of the environment.
+        # Only the reason: the proxy's address comes from the environment and may be secret.
         return Unreachable(f"The proxy on the way to {url} ({proxy}) cannot be reached: {_reason(error.os_error)}.")
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        user = f": user and password belong into {proxy}" if error.status == 407 else ""
-        return Unreachable(f"The proxy on the way to {url} ({proxy}) refuses with HTTP {error.status}{user}.")
+        user = f": put user and password into {proxy}" if error.status == 407 else ""
+        return Unreachable(f"The proxy on the way to {url} ({proxy}) answers with HTTP {error.status}{user}.")
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return _unknown_name(error, url, proxy)
     if (cause := _tls_error(error)) is not None:
@@ -89,14 +92,14 @@ def explained(error: Exception, url: str, limit: str, proxy: str = "", reached: 
         reported = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
         return Unreachable(f"{url} cannot be reached: {shown(str(reported))}.")
     if isinstance(error, asyncio.TimeoutError):
-        return ReplyError(f"{url} gave no whole answer within {limit}.")
+        return ReplyError(f"{url} gave no complete answer within {limit}.")
     if isinstance(error, aiohttp.ClientError):
         return Broken(f"The connection to {url} broke: {shown(str(error)) or type(error).__name__}")
     return None
 
 
 async def speaks_tls(url: str) -> bool:
-    """Return whether something at the address of a plain http:// URL takes TLS."""
+    """Return whether the address of a plain http:// URL accepts TLS."""
     parts = urlsplit(url)
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent
@@ -109,7 +112,7 @@ async def speaks_tls(url: str) -> bool:
 
 
 def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
-    """Return what OpenSSL said; the library's own errors are of its classes too, and hold nothing."""
+    """Return OpenSSL's error; aiohttp's own errors inherit from its classes too, but have no details."""
     while error is not None:
         if isinstance(error, ssl.SSLError) and not isinstance(error, aiohttp.ClientError):
             return error
@@ -125,7 +128,7 @@ def _shortage(error: Exception, reached: bool) -> tuple[str, str] | None:
     reported = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if not isinstance(reported, OSError):
         return None
-    # Several addresses of one name: their errors come as one text.
+    # If a name has several addresses, their errors come as one text.
     numbers = (
         {reported.errno}
         if reported.errno
@@ -133,7 +136,7 @@ def _shortage(error: Exception, reached: bool) -> tuple[str, str] | None:
     )
     found = next((number for number in _SHORT if number in numbers), None)
     if found == errno.EADDRNOTAVAIL and (not reached or (len(numbers) > 1 and not _has_ipv6_loopback())):
-        return None  # an address that this node has no way to: IPv6 that is switched off, say
+        return None  # this node has no route to the address, as when IPv6 is disabled
     return _SHORT[found] if found else None
 
 
@@ -152,12 +155,12 @@ def _reason(error: OSError) -> str:
 
 def _unknown_name(error: aiohttp.ClientConnectorDNSError, url: str, proxy: str) -> Unreachable:
     late = isinstance(error.os_error, socket.gaierror) and error.os_error.errno == socket.EAI_AGAIN
-    why = "the node's name server gives no answer" if late else "this node finds no address for that name"
+    why = "the node's name server does not answer" if late else "this node finds no address for that name"
     if proxy:
         return Unreachable(f"The proxy on the way to {url} ({proxy}) cannot be reached: {why}.")
     host = urlsplit(url).hostname
     return Unreachable(
-        f"{url} cannot be reached: {host} has no address, {why}: check benchmark_endpoint_urls and the node's "
+        f"{url} cannot be reached: {host} has no address ({why}). Check benchmark_endpoint_urls and the node's "
         "/etc/resolv.conf and /etc/hosts."
     )
 
@@ -167,15 +170,15 @@ def _tls(error: ssl.SSLError, url: str) -> str:
         said, code = shown(error.verify_message), error.verify_code
         if code in _OTHER_NAME:
             return (
-                f"The certificate of {url} is another's: {said.rstrip('.')}. Write the URL in benchmark_endpoint_urls "
-                "with a name that the certificate has."
+                f"The certificate of {url} is for another name: {said.rstrip('.')}. Use a name from the certificate in "
+                "benchmark_endpoint_urls."
             )
         if code in _NOT_IN_TIME:
-            return f"The certificate of {url} {_NOT_IN_TIME[code]}: renew it, or set this node's clock."
+            return f"The certificate of {url} {_NOT_IN_TIME[code]}: renew it, or correct this node's clock."
         if code in _UNKNOWN_AUTHORITY:
             return (
-                f"The certificate of {url} is of an authority that this node does not know ({said}): set "
-                "benchmark_endpoint_ca_file to the file with its CA on the node."
+                f"The certificate of {url} is from an authority that this node does not trust ({said}): set "
+                "benchmark_endpoint_ca_file to a file on the node with its CA."
             )
         return f"The certificate of {url} cannot be trusted ({said})."
     reason = error.reason or shown(str(error))

@@ -1,6 +1,6 @@
-"""What a request asks of an engine: the other end of `request.py`, for engines that have no server of their own.
+"""Parse a request for an engine: the counterpart of `request.py`, for engines that have no server of their own.
 
-An engine is made for one profile. What a request asks for beside that is refused by name, never answered otherwise.
+An engine is made for one profile. A request that differs from the profile is refused, naming the field.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Tokens = Annotated[int, Field(ge=0)]
 
 
 class Refused(Exception):
-    """A request that is not answered: the status, and why, in a sentence."""
+    """A refused request: the status, and the reason in a sentence."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
@@ -45,11 +45,11 @@ class _Template(_Part):
 
 
 class _Asked(_Part):
-    """What both routes take."""
+    """The fields that both routes accept."""
 
     model: str
     stream: Literal[True] = Field(description="true: answers are streamed")
-    return_token_ids: Literal[True] = Field(description="true: answers are token ids, without a text")
+    return_token_ids: Literal[True] = Field(description="true: answers are token ids, without text")
     stream_options: _Usage = _Usage()
     max_tokens: Tokens = Field(ge=1)
     min_tokens: Tokens = 0
@@ -67,7 +67,7 @@ class _Completion(_Asked):
 
 
 class _Chat(_Asked):
-    messages: Annotated[list[_Message], Field(min_length=1, max_length=1, description="one message of the user")]
+    messages: Annotated[list[_Message], Field(min_length=1, max_length=1, description="one user message")]
     chat_template_kwargs: _Template = _Template()
 
 
@@ -76,7 +76,7 @@ _ASKED: dict[Api, type[_Completion] | type[_Chat]] = {"completions": _Completion
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as the engine is asked it. `most`: of its answer so many tokens are sent."""
+    """A request as the engine gets it. `most`: how many tokens of its answer are sent."""
 
     query: Query
     most: int
@@ -84,16 +84,16 @@ class Asked:
 
 
 def read(api: Api, body: bytes, index: int, model: str, generation: Generation) -> Asked:
-    """Return what the body of a request asks of an engine that was made for `generation`. Raises Refused."""
+    """Return the query in the body of a request to an engine made for `generation`. Raises Refused."""
     kind = _ASKED[api]
     try:
         asked = kind.model_validate_json(body)
     except ValidationError as error:
         if not error.errors(include_url=False)[0]["loc"]:
-            raise Refused(400, "The body of the request is no JSON object.") from None
+            raise Refused(400, "The body of the request is not a JSON object.") from None
         raise Refused(400, " ".join(sentences(error, kind, before="", noun="a field of this route"))) from None
     if asked.model != model:
-        raise Refused(404, f"The model {asked.model[:200]} does not exist: this server has {model}.")
+        raise Refused(404, f"The model {asked.model[:200]} does not exist: this server serves {model}.")
     greedy = asked.temperature == 0
     _require_sampling(asked, generation, greedy)
     exactly = _exactly(asked, generation)
@@ -108,18 +108,20 @@ def read(api: Api, body: bytes, index: int, model: str, generation: Generation) 
 def _require_sampling(asked: _Asked, generation: Generation, greedy: bool) -> None:
     own = {"temperature": generation.temperature, "top_p": generation.top_p, "top_k": generation.top_k or -1}
     for name, has in own.items():
-        # Without sampling nothing is drawn.
+        # These do not matter without sampling.
         if not greedy and (wanted := getattr(asked, name)) not in (None, has):
-            raise Refused(400, f"{name} is {wanted:g}, and this server draws tokens with {has:g}.")
+            raise Refused(400, f"{name} is {wanted:g}, but this server samples with {has:g}.")
 
 
 def _exactly(asked: _Asked, generation: Generation) -> int | None:
-    """Return how long the answer is exactly; None: as the generation has it, or the beginning of that."""
+    """Return the exact length of the answer; None: the answer is as the generation says, or the beginning of it."""
     least, longest = generation.min_new_tokens, generation.max_new_tokens
     if asked.max_tokens > longest:
-        raise Refused(400, f"max_tokens is {asked.max_tokens}, and this server answers with {longest} at most.")
+        raise Refused(
+            400, f"max_tokens is {asked.max_tokens}, but this server's answers have at most {longest} tokens."
+        )
     if asked.ignore_eos:
         return None if least == longest == asked.max_tokens else asked.max_tokens
     if asked.min_tokens != min(least, asked.max_tokens):
-        raise Refused(400, f"min_tokens is {asked.min_tokens}, and this server answers with {least} at least.")
+        raise Refused(400, f"min_tokens is {asked.min_tokens}, but this server's answers have at least {least} tokens.")
     return None

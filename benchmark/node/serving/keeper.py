@@ -1,15 +1,16 @@
-"""Run a server's command and see to it that nothing of it outlives the process that asked for it.
+"""Run a server's command, and make sure that none of its processes outlives the process that started it.
 
     python -I keeper.py PARENT_PID GRACE_S ENDED COMMAND
 
-A process of its own, because nobody can clean up after his own SIGKILL. It ends the command's process group, and what
-has left that group, when PARENT_PID is gone (however it ended), on SIGTERM, or when the command itself ends: first
-with SIGTERM, after GRACE_S seconds with SIGKILL. It exits as the command did: with its code, or 128 + the signal that
-ended it. When the command ended, or was told to, goes into the file ENDED: in nanoseconds, by the node's clock.
+It is a separate process, because no process can clean up after its own SIGKILL. It ends the command's process group,
+and the processes that left that group, when PARENT_PID is gone (however it ended), on SIGTERM, or when the command
+itself ends: first with SIGTERM, after GRACE_S seconds with SIGKILL. Its exit code is the command's, or 128 + the signal
+that ended the command. The file ENDED gets the time at which the command ended or was stopped: in nanoseconds, by the
+node's clock.
 
-The command has a temporary directory of its own (TMPDIR), which goes with it: servers leave sockets and files there.
+The command has its own temporary directory (TMPDIR), which is removed with it: servers leave sockets and files there.
 
-Only the standard library is imported: it starts in a few hundredths of a second.
+Only the standard library is imported, so that it starts in a few hundredths of a second.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from types import FrameType
 
 POLL_S = 0.1
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-# For what removes shared memory, after the last who shared it.
+# Time for Python's resource tracker to remove shared memory after the processes that share it have ended.
 TRACKER_S = 2.0
-# Of the path that the directory is made in: unix(7) leaves 107 for a socket in it, which may be named by a UUID.
+# Longest parent of the temporary directory: a socket's path has at most 107 (unix(7)), and a UUID may be its name.
 MOST_CHARACTERS = 45
 
 
 def keep(parent: int, grace_s: float, ended: Path, command: str) -> int:
-    """Run `command` through the shell until it ends or has to; note when, and return its exit code."""
+    """Run `command` through the shell until it ends or must be stopped; note when, and return its exit code."""
     stopped = False
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -45,7 +46,7 @@ def keep(parent: int, grace_s: float, ended: Path, command: str) -> int:
         stopped = True
 
     signal.signal(signal.SIGTERM, stop)
-    # Orphans of the command become our children and not init's: that is how those are found who left the group.
+    # The command's orphans become children of this process and not of init: that finds those that left the group.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     with _temporary() as variables:
         server = subprocess.Popen(  # noqa: S602
@@ -64,11 +65,11 @@ def keep(parent: int, grace_s: float, ended: Path, command: str) -> int:
 def _temporary() -> Iterator[dict[str, str]]:
     """Yield an environment that names a new temporary directory, which is removed afterwards."""
     variables, made = {**os.environ}, ""
-    with suppress(OSError):  # the server says better what is wrong there
+    with suppress(OSError):  # the server reports better what is wrong there
         place = tempfile.gettempdir()
         short = place if len(os.fsencode(place)) <= MOST_CHARACTERS else "/tmp"  # noqa: S108 # mkdtemp makes it
         made = tempfile.mkdtemp(prefix="llm-benchmark-", dir=short)
-        # What torch compiled for one start is what the next one takes.
+        # Reuse what torch compiled for an earlier start.
         kept = {"TORCHINDUCTOR_CACHE_DIR": f"{place}/torchinductor_{_user()}"}
         variables = {**kept, **os.environ, "TMPDIR": made}
     try:
@@ -81,12 +82,12 @@ def _temporary() -> Iterator[dict[str, str]]:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # as in a container that runs as any number
+    except (KeyError, OSError):  # as in a container that runs as an arbitrary user id
         return f"uid_{os.getuid()}"
 
 
 def _end_group(server: subprocess.Popen[bytes], grace_s: float) -> None:
-    # The group may go on without its leader; the dead in it count as members until they are waited for.
+    # The group may outlive its leader, and its dead processes count as members until they are waited for.
     _signal_group(server.pid, signal.SIGTERM)
     if not _gone(server, grace_s):
         for member, group in _processes(2):
@@ -110,14 +111,14 @@ def _gone(server: subprocess.Popen[bytes], within_s: float) -> bool:
 
 
 def _tracks_resources(process: int) -> bool:
-    """Return whether a process is the one by which Python removes shared memory once all who share it are gone."""
+    """Return whether a process is Python's resource tracker, which removes shared memory after its last user."""
     with suppress(OSError):
         return b"multiprocessing.resource_tracker" in Path(f"/proc/{process}/cmdline").read_bytes()
     return False
 
 
 def _signal_group(group: int, number: int) -> bool:
-    """Signal a process group; return whether there is one."""
+    """Signal a process group; return whether it exists."""
     try:
         os.killpg(group, number)
     except ProcessLookupError:
@@ -146,10 +147,10 @@ def _children() -> Iterator[int]:
 
 
 def _processes(field: int) -> Iterator[tuple[int, int]]:
-    """Yield each process with a field of its state, as they follow its name in proc(5): 1 its parent, 2 its group."""
+    """Yield each process with a field of /proc/PID/stat, counted after its name: 1 is its parent, 2 its group."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            # pid (name) state ppid pgrp ...; the name may hold anything, also a parenthesis.
+            # pid (name) state ppid pgrp ...; the name may contain anything, even parentheses.
             yield int(stat.parent.name), int(stat.read_text(errors="replace").rpartition(")")[2].split()[field])
 
 

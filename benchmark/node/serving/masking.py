@@ -1,4 +1,4 @@
-"""Keep secrets out of what is written: a server's log, and what the run itself prints."""
+"""Keep secrets out of a server's log and out of the run's own output."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _READ = 1 << 16
 
 
 def masked_into(log: BinaryIO, secret: Sequence[str]) -> BinaryIO:
-    """Return a pipe to write to; a thread brings what is written there into `log`, without any of the secrets.
+    """Return a pipe to write to; a thread copies it to `log` with the secrets masked.
 
-    The log is closed when the last who writes has closed the pipe.
+    The log is closed when the last writer has closed the pipe.
     """
     values = [value.encode() for value in secret]
     read, write = os.pipe()
@@ -26,7 +26,7 @@ def masked_into(log: BinaryIO, secret: Sequence[str]) -> BinaryIO:
         with log, os.fdopen(read, "rb", buffering=0) as pipe:
             while received := pipe.read(_READ):
                 text = _masked(rest + received, values)
-                # A secret may have come in halves.
+                # A secret may arrive in two parts.
                 held = _begun(text, values)
                 rest = text[len(text) - held :]
                 _write(log, text[: len(text) - held])
@@ -37,14 +37,14 @@ def masked_into(log: BinaryIO, secret: Sequence[str]) -> BinaryIO:
 
 
 class MaskedStream:
-    """A text stream that writes to another one, without what `mask` takes out of each piece."""
+    """A text stream that writes to another one, after `mask` has been applied to each piece."""
 
     def __init__(self, stream: TextIO, mask: Callable[[str], str]) -> None:
         self._stream = stream
         self._mask = mask
 
     def write(self, text: str) -> int:
-        """Write; return the length of what was given."""
+        """Write the masked text; return the length of `text`."""
         self._stream.write(self._mask(text))
         return len(text)
 
@@ -53,7 +53,7 @@ class MaskedStream:
 
 
 def _write(log: BinaryIO, text: bytes) -> None:
-    # On a full disk too the pipe is read on: the server would end with it.
+    # Keep reading the pipe even if the disk is full: otherwise the server would fail too.
     with suppress(OSError):
         log.write(text)
 

@@ -1,4 +1,4 @@
-"""What one route of one server takes: tiny requests, before anything is measured."""
+"""Find out which fields one route of one server accepts, with tiny requests before the measurement."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from benchmark.node.serving.request import LENGTH, OPTIONAL, PROBE, PROBE_TOKENS
 from benchmark.profiles import Generation
 
 REFUSES = (400, 422)
-"""What servers answer to a field that they do not take."""
-# How servers say that they do not serve a model, with whatever status.
+"""Statuses of servers that do not accept a field."""
+# How servers say that they do not serve a model, whatever the status.
 NO_MODEL = re.compile(
     r"model\b.{0,200}?\b(does not exist|doesn't exist|not found|is not available|is not loaded)"
     r"|(unknown|no such) model\b|model_not_found",
@@ -22,18 +22,18 @@ NO_MODEL = re.compile(
 
 
 class Probe:
-    """Finds out which fields a server's route takes: with all of them, and where that is refused, one by one."""
+    """Finds out which fields a server's route accepts: all at once, and if that is refused, one by one."""
 
     def __init__(self, client: Client, listing: Listing, api: Api, model: str, generation: Generation) -> None:
         self.listing = listing
         self.refused: set[str] = set()
         self.said: dict[str, str] = {}
-        """Field -> what the server said to it."""
+        """Field -> the server's refusal of it."""
         self.reason = ""
-        """Why the route cannot be used, a sentence."""
+        """Why the route cannot be used, as a sentence."""
         self.counting = ""
         self.has_ids = False
-        """Whether the answer came with the ids of its tokens."""
+        """Whether the answer has the ids of its tokens."""
         self.answered_by = ""
         """The model's name in the answers; empty: they have none."""
         self._client = client
@@ -42,7 +42,7 @@ class Probe:
         self._generation = generation
 
     async def run(self) -> None:
-        """Fill in what is found; where the route cannot be used, `reason`."""
+        """Fill in the findings, or `reason` if the route cannot be used."""
         try:
             if await self._refusal(()) is not None:
                 await self._one_by_one()
@@ -50,7 +50,7 @@ class Probe:
             self.reason = self._why(error)
 
     async def confirm(self, refused: Collection[str]) -> None:
-        """Ask without these fields, if that was not the last that was asked."""
+        """Send a request without these fields, unless `run` has found the same ones."""
         if self.reason or set(refused) == self.refused:
             return
         try:
@@ -59,7 +59,7 @@ class Probe:
             self.reason = self._why(error)
 
     async def _one_by_one(self) -> None:
-        """Begin with no field that can be left out, and keep each that is taken beside those that were kept before."""
+        """Begin without all optional fields, and add them one by one, keeping those that are accepted."""
         missing = [name for name in OPTIONAL if name in body(self._api, self._model, PROBE, self._generation)]
         without = set(missing)
         refusal = await self._refusal(without)
@@ -77,7 +77,7 @@ class Probe:
         self.refused = without
 
     async def _refusal(self, without: Collection[str]) -> HttpError | None:
-        """Return what the server says to a request that it does not take; None: it takes it."""
+        """Return the server's refusal of a request; None: it accepts it."""
         try:
             await self._ask(without)
         except HttpError as error:

@@ -1,4 +1,4 @@
-"""The process of a server that the benchmark starts itself: started, watched, stopped; it writes to endpoint.log."""
+"""The process of a server that the run starts: started, watched and stopped; its output goes to endpoint.log."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ LOG = "endpoint.log"
 SERVER = "The server (benchmark_endpoint_start)"
 LOOK_BYTES = 2**18
 GRACE_S = 10.0
-"""Seconds between SIGTERM and SIGKILL; start.sh leaves a run that is stopped thirty to end."""
+"""Seconds between SIGTERM and SIGKILL; start.sh gives a run that is being stopped thirty."""
 
 
 class ServerProcess:
-    """A command of the shell, in a session of its own. It ends at `stop`, or when this process ends in whatever way."""
+    """A shell command in its own session. It ends at `stop`, or when this process ends, however that happens."""
 
     def __init__(
         self,
@@ -35,18 +35,18 @@ class ServerProcess:
         name: str = SERVER,
         secret: Sequence[str] = (),
     ) -> None:
-        """Start the command; its output goes to a new endpoint.log in `directory`, without what is `secret`.
+        """Start the command; its output goes to a new endpoint.log in `directory`, with the `secret` values masked.
 
-        `name` begins sentences about it.
+        `name` is the subject of sentences about it.
         """
         self.log = directory / LOG
         self._name = name
         self._grace_s = grace_s
         self._oom = OomWatch()
-        # What is installed beside this Python (`transformers serve`) is found too, after what is found anyway.
+        # Programs installed beside this Python (`transformers serve`) are found too, after those on the PATH.
         path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
         log, ended = self.log.open("wb", buffering=0), directory / SERVER_ENDED
-        # A server may print its environment, or the key that it was asked with.
+        # A server may print its environment, or the key of its requests.
         output = masked_into(log, secret) if secret else log
         with output:
             self._keeper = subprocess.Popen(
@@ -55,22 +55,19 @@ class ServerProcess:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PATH": path},
-                # The signals that this run's process group gets are not the server's: stop() decides when it ends.
+                # Signals to this run's process group must not reach the server: stop() ends it.
                 start_new_session=True,
             )
 
     def ended(self) -> str | None:
-        """Return how the server ended and its log's last words, in a sentence; None while it runs."""
+        """Return how the server ended and the last words of its log, in sentences; None while it runs."""
         code = self._keeper.poll()
         if code is None:
             return None
         return f"{self._name} {self._how(code)}. {self.last_words()}"
 
     def end(self) -> str | None:
-        """Return the same of a server that answers no more, once the last of its processes has ended.
-
-        None: it goes on after the time in which that has to be.
-        """
+        """Wait until a server that no longer answers has ended; return what `ended` returns. None: it did not end."""
         with suppress(subprocess.TimeoutExpired):
             self._keeper.wait(self._grace_s + 5)
         return self.ended()
@@ -79,15 +76,15 @@ class ServerProcess:
         if code > 128:
             killer = self._oom.killer() if code - 128 == signal.SIGKILL else ""
             return f"was ended by signal {code - 128}{killer}"
-        # Of a server of several processes the kernel ends the largest. The others see that it is gone, and not why.
-        meanwhile = "; the kernel's OOM killer was at work meanwhile: memory ran out" if self._oom.kills() else ""
+        # If a server has several processes, the kernel kills the largest. The others see that it is gone, but not why.
+        meanwhile = "; meanwhile the kernel's OOM killer ended something: memory ran out" if self._oom.kills() else ""
         return f"ended with exit code {code}{meanwhile}"
 
     def last_words(self, lines: int = 5, characters: int = 800) -> str:
-        """Return the log's first error, if there is one, and its end, a sentence each.
+        """Return the log's first error, if it has one, and its end, in a sentence each.
 
-        A server of several processes says last that one of them failed, and why long before. What tracebacks are made
-        of beside the error is left out, and so is what says no more than the error does.
+        A server with several processes logs last that one of them failed, and long before that why. The frames of
+        tracebacks are left out, and so are lines that only repeat the error.
         """
         with self.log.open("rb") as log:
             log.seek(max(0, self.log.stat().st_size - LOOK_BYTES))
@@ -106,25 +103,25 @@ class ServerProcess:
             del end[0]
         said += [f"The end of {LOG}: {' | '.join(end)[-characters:]}"] if end else []
         if MASK in first:
-            said.append(f"({MASK} is what the run was given by {ENVIRONMENT}, or to show to the server.)")
+            said.append(f"({MASK} stands for a secret from {ENVIRONMENT}, or one sent to the server.)")
         if unexplained:
-            said.append("No line says why: a process of it may have been killed (see dmesg).")
+            said.append("No line says why: one of its processes may have been killed (see dmesg).")
         return " ".join(said)
 
     def stop(self) -> None:
-        """End the server and everything that it started; return when nothing of it is left."""
+        """End the server and everything that it started; return when none of its processes is left."""
         if self._keeper.poll() is None:
             self._keeper.terminate()
             try:
                 self._keeper.wait(self._grace_s + 10)
             except subprocess.TimeoutExpired:
-                print(f"The server of process {self._keeper.pid} does not end: look at the node.", file=sys.stderr)
+                print(f"The server of process {self._keeper.pid} does not end: check the node.", file=sys.stderr)
 
 
 def _beside(first: str, lines: Sequence[str], ended: bool) -> list[str]:
-    """Return the lines that were written after an error, and may say more than it.
+    """Return the lines after the first error that may add to it.
 
-    What is no error does where the server goes on: it shows how far it came.
+    Lines with a log level below error are kept only while the server still runs: they show how far it got.
     """
     at = next((number for number, line in enumerate(lines) if first.startswith(line)), -1)
     return [line for line in lines[at + 1 :] if not points_elsewhere(line) and not (ended and is_mild(line))]

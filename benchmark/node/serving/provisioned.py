@@ -1,4 +1,4 @@
-"""A provisioned engine on the node: the environment that it has, and the command that serves from it."""
+"""A provisioned engine on the node: its environment, and the command that starts its server."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from benchmark.provisioned_engine import Part, ProvisionedEngine, ServerOptions,
 from benchmark.settings import Settings
 
 HOST = "127.0.0.1"
-# For a Python to tell which packages it has, from a slow disk too.
+# Time limit for a Python to list its packages, even from a slow disk.
 ASK_S = 60
-# Where config.json says how many tokens a model takes, and in which words: those that servers look for.
+# Sections and keys of config.json with the maximum length, as servers look for them.
 TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config", "decoder")
 LENGTHS = (
     "max_position_embeddings",
@@ -32,14 +32,14 @@ LENGTHS = (
     "max_sequence_length",
     "max_target_positions",
 )
-# What is measured is what was provisioned: no download.
+# Only what was provisioned is measured: no downloads.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
-# An environment that exists is left as it is: nothing that Python compiles is put into it.
+# An environment of the user stays unchanged: Python writes no bytecode into it.
 UNWRITTEN = {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
-# What pip, uv and conda write into a program's first lines: the Python that it starts with.
+# The Python that a program starts with, as pip, uv and conda write it into the program's first lines.
 STARTS_WITH = re.compile(
     rb"""#!\s?(/\S*/python[\d.]*)[ \n]|#!/bin/sh\n'{3}exec' ["']?(/[^"'\n]*/python[\d.]*)["']? ["']"""
 )
@@ -51,7 +51,7 @@ def packages(engine: ProvisionedEngine, settings: Settings) -> dict[str, str]:
 
 
 def _packages(engine: ProvisionedEngine, python: Path) -> dict[str, str]:
-    """Ask a Python: it alone knows where its packages lie, and which come first."""
+    """Ask a Python: only it knows where its packages are, and which come first."""
     text = Path(installed.__file__).read_text(encoding="utf-8")
     words = [str(python), "-B", "-c", text, *engine.packages]
     try:
@@ -63,29 +63,29 @@ def _packages(engine: ProvisionedEngine, python: Path) -> dict[str, str]:
 
 
 def _require_own(engine: ProvisionedEngine, program: Path, managed: bool) -> None:
-    """Raise SetupError where a program would have another environment measure than the one that is recorded.
+    """Raise SetupError if a program would run in another environment than the recorded one.
 
-    One that was copied, or moved, still starts with the Python of where it was installed.
+    A program that was copied or moved still starts with the Python of the environment that it was installed in.
     """
     with program.open("rb") as file:
         named = STARTS_WITH.match(file.read(4096))
     if named is None:
         return
     python, own = Path(os.fsdecode(named[1] or named[2])), program.with_name("python3")
-    remedy = f"install {engine.title} there anew, or set {engine.name}_dir to the environment that it is of"
+    remedy = f"reinstall {engine.title} there, or set {engine.name}_dir to the environment that it belongs to"
     if managed:
         remedy = f"remove {program.parents[1]}, and {_provision(engine)}"
     if not python.exists():
-        raise SetupError(f"{program} starts with {python}, which is not there (was the environment moved?): {remedy}.")
+        raise SetupError(
+            f"{program} starts with {python}, which does not exist (was the environment moved?): {remedy}."
+        )
     if python.parent.samefile(program.parent):
         return
     there, here = _packages(engine, python), _packages(engine, own)
     if there != here:
         name = min(one for one in {*there, *here} if there.get(one) != here.get(one))
         has, wants = (found.get(name, "missing") for found in (there, here))
-        raise SetupError(
-            f"{program} starts with {python}, where {name} is {has}, and for {own} it is {wants}: {remedy}."
-        )
+        raise SetupError(f"{program} starts with {python}, where {name} is {has}, but {own} has {wants}: {remedy}.")
 
 
 def _provision(engine: ProvisionedEngine) -> str:
@@ -93,7 +93,7 @@ def _provision(engine: ProvisionedEngine) -> str:
 
 
 def python_version(engine: ProvisionedEngine, settings: Settings) -> str:
-    """Return the version of the engine's Python; empty: it does not tell."""
+    """Return the version of the engine's Python; empty if it cannot be found out."""
     words = [str(_directory(engine, settings) / "bin" / "python3"), "-V"]
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=ASK_S)
@@ -103,7 +103,7 @@ def python_version(engine: ProvisionedEngine, settings: Settings) -> str:
 
 
 def free_port() -> int:
-    """Return a port of loopback that nothing listens on now; the server takes it a moment later."""
+    """Return a free loopback port; the server opens it a moment later."""
     with socket.create_server((HOST, 0)) as taken:
         return int(taken.getsockname()[1])
 
@@ -116,10 +116,10 @@ def command(
     copies: int,
     part: Part | None = None,
 ) -> str:
-    """Return the line of the shell that serves the model at `url` alone, `copies` times, each over its GPUs.
+    """Return the shell command that serves the model at `url` only, in `copies` copies, each over its own GPUs.
 
-    `part`: which part of one copy this node has; None: it has them to itself.
-    Raises SetupError where the engine or the model is not there.
+    `part`: which part of one copy this node has; None: it has whole copies.
+    Raises SetupError if the engine or the model is not installed.
     """
     program, managed = _directory(engine, settings) / "bin" / engine.program, engine.setting(settings, "manage")
     if not program.exists():
@@ -140,7 +140,7 @@ def command(
         max_model_len=most_tokens(engine, options, snapshot),
         part=part,
     )
-    # Its environment's programs first: it may build kernels while it starts, with the ninja that it came with.
+    # Its environment's programs come first: it may build kernels at start, with the ninja of its environment.
     unwritten = {} if managed else UNWRITTEN
     variables = [f"{name}={shlex.quote(value)}" for name, value in {**OFFLINE, **unwritten, **engine.variables}.items()]
     words = shlex.join([str(program), *engine.words(start, options)])
@@ -152,22 +152,22 @@ def _directory(engine: ProvisionedEngine, settings: Settings) -> Path:
 
 
 def most_tokens(engine: ProvisionedEngine, options: ServerOptions, snapshot: Path) -> int:
-    """Return how many tokens a prompt and its answer may have."""
+    """Return how many tokens a prompt and its answer may have together."""
     return options.max_model_len or min([engine.max_model_len, *_lengths(snapshot)])
 
 
 def _lengths(snapshot: Path) -> list[int]:
-    """Return how many tokens of prompt and answer config.json says that the model takes; mostly one number, or none.
+    """Return the maximum lengths of prompt and answer in config.json, in tokens; mostly one number, or none.
 
-    It may say it of the language model alone (text_config), or in a family's own word. What it does not say in either
-    place, the server has to find out itself.
+    They may be in the section of the language model (text_config), or under a model family's own key. If there are
+    none, the server finds out the length itself.
     """
     reported = [part[name] for part in _described(snapshot) for name in LENGTHS if name in part]
     return [one for one in reported if type(one) is int and one > 0]
 
 
 def quantization(snapshot: Path) -> str:
-    """Return how the weights are quantized, as config.json says it; empty: it says nothing of that."""
+    """Return how the weights are quantized according to config.json; empty if it does not say."""
     for part in _described(snapshot):
         if isinstance(given := part.get("quantization_config"), dict):
             return str(given.get("quant_method") or "in an unknown way")[:100]
@@ -175,10 +175,10 @@ def quantization(snapshot: Path) -> str:
 
 
 def _described(snapshot: Path) -> list[dict[str, Any]]:
-    """Return what config.json says of the model as a whole, and of its language model."""
+    """Return the sections of config.json for the whole model and for its language model."""
     try:
         config = json.loads((snapshot / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return []  # the server says better what is wrong with it
+        return []  # the server reports better what is wrong with it
     parts = [config, *(config.get(part) for part in TEXT_PARTS)] if isinstance(config, dict) else []
     return [part for part in parts if isinstance(part, dict)]

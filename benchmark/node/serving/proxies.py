@@ -1,4 +1,4 @@
-"""Through which proxy a server is reached: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, as other clients do it."""
+"""The proxy for a server, from HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, as other clients read them."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True)
 class Proxy:
-    """A proxy, and the variable that named it: its address and password are kept out of what is reported."""
+    """A proxy, and the variable that named it; reports name the variable, never the address or password."""
 
     variable: str
     url: str = field(repr=False)
 
 
 def proxy_for(url: str, environment: Mapping[str, str]) -> Proxy | None:
-    """Return the proxy of a server; None: it is reached directly, as everything on loopback is.
+    """Return the proxy for a server; None: it is reached directly, as everything on loopback is.
 
-    Raises InputError where the variable names none that can be used; its value is not in the message.
+    Raises InputError if the variable does not name a usable proxy; its value is not in the message.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
     if _is_loopback(host) or _is_excepted(host, parts.port or DEFAULT_PORTS[parts.scheme], environment):
         return None
     for name in (f"{parts.scheme}_proxy", "all_proxy"):
-        # Where both are there, the one in small letters counts.
+        # If both are set, the lower-case one counts.
         for variable in (name, name.upper()):
             if value := environment.get(variable, "").strip():
                 return _parsed(variable, value)
@@ -45,7 +45,7 @@ def _parsed(variable: str, value: str) -> Proxy:
         host = port = None
     if not host or parts.scheme not in DEFAULT_PORTS:
         raise InputError(
-            f"{variable} does not name an HTTP proxy: write it as http://proxy:3128, or except the server by NO_PROXY."
+            f"{variable} does not name an HTTP proxy: write it as http://proxy:3128, or list the server in NO_PROXY."
         )
     name = f"[{host}]" if ":" in host else host
     user = ":".join(quote(unquote(part), safe="") for part in (parts.username, parts.password) if part is not None)
@@ -68,7 +68,7 @@ def _is_excepted(host: str, port: int, environment: Mapping[str, str]) -> bool:
 
 
 def _covers(entry: str, host: str, port: int) -> bool:
-    """Return whether an entry of NO_PROXY covers a server: name, domain, address, network or `*`, with its port."""
+    """Return whether an entry of NO_PROXY covers a server: a name, domain, address, network or `*`, maybe a port."""
     name, colon, number = entry.rpartition(":")
     if colon and number.isdecimal() and (":" not in name or name.startswith("[")):
         return int(number) == port and _covers(name, host, port)

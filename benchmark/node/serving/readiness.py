@@ -1,4 +1,4 @@
-"""When a server that the run starts can be used: it may say at any of its routes that it is still loading."""
+"""Wait until a server that the run starts can be used: any of its routes may report that it is still loading."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from benchmark.profiles import Generation
 from benchmark.settings import Settings
 
 POLL_S = 0.25
-# What servers, and proxies before them, say while they load.
+# Statuses of servers that are loading, and of proxies before them.
 LOADING = (425, 429, 502, 503, 504)
 
 
 def wait_until_ready(client: Client, server: ServerProcess, settings: Settings, generation: Generation) -> None:
     """Return once every server can be used: its health route answers 200, it lists its models, and it answers a query.
 
-    A server that is still loading may say so at any of the three. Raises SetupError, with the log's last words, where
+    A server that is still loading may report that at any of the three. Raises SetupError, with the log's last words, if
     the process ends before or benchmark_endpoint_start_timeout_s has passed.
     """
     timeout_s = settings.benchmark_endpoint_start_timeout_s
@@ -48,14 +48,14 @@ def wait_until_ready(client: Client, server: ServerProcess, settings: Settings, 
 
 
 async def _not_yet(client: Client, target: Target, settings: Settings, generation: Generation) -> str:
-    """Return the route at which a server says that it is not ready, and what it says; nothing where it is ready."""
+    """Return the route that shows that a server is not ready, and its answer; nothing if the server is ready."""
     route = settings.benchmark_endpoint_health
     try:
         await client.get(target, route)
         route, named = "/v1/models", settings.benchmark_endpoint_model
         listed = await _listed(client, target, named)
         if not listed and not named:
-            return f"{route} lists no model."
+            return f"{route} lists no models."
         wanted = settings.benchmark_model
         model = named or (wanted if wanted in listed else listed[0])
         api: Api = "completions" if settings.benchmark_endpoint_api == "completions" else "chat"
@@ -63,7 +63,7 @@ async def _not_yet(client: Client, target: Target, settings: Settings, generatio
         request = Request(route, body(api, model, PROBE, generation, OPTIONAL, PROBE_TOKENS))
         await client.ask(target, request, lambda at_ns, token_id: None, lambda reply: None, ALONE)
     except HttpError as error:
-        # What else is said to a query, or of a key, does not change with time: `discover` will judge it.
+        # Other errors of a query or a key do not change with time: `discover` will report them.
         if error.status in LOADING or (route not in ROUTES.values() and error.status not in (401, 403)):
             return f"{route}: {error}"
     except (NotConnected, Broken) as error:
@@ -82,7 +82,7 @@ async def _within(seconds: float, asked: Coroutine[Any, Any, str]) -> str:
 
 
 async def _listed(client: Client, target: Target, named: str) -> list[str]:
-    """Return the models that a server lists; none where it has no such list and the model is `named` anyway."""
+    """Return the models that a server lists; none if it has no list and the user has `named` the model."""
     try:
         return [str(model["id"]) for model in from_json(await client.get(target, "/v1/models"))["data"]]
     except HttpError as error:

@@ -1,4 +1,4 @@
-"""What a server streams back, event by event, until it is an answer or the reason why there is none."""
+"""A streamed reply, read event by event, until it is an answer or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from benchmark.node.serving.words import body_words, message, shown
 
 T = TypeVar("T")
 
-# Output that was read so soon after other output was not seen apart from it: no model takes as little for a token, and
-# what was held back on the way arrives like that.
+# Output read so soon after other output counts as one piece with it: no model computes a token that fast, and output
+# that was held back on the way arrives like that.
 APART_NS = 500_000
 
-# Ends of an answer that are none: the server gave up, or cut it.
+# Finish reasons of an incomplete answer: the server gave up, or cut it.
 ABORTED = (
     *("abort", "aborted", "error", "cancel", "canceled", "cancelled", "timeout", "content_filter"),
     "insufficient_system_resource",
 )
-# Some servers write that there is no reason yet in words.
+# How some servers write that there is no finish reason yet.
 _NO_REASON = ("null", "none")
 _KEEP_ALIVES = ("ping", "heartbeat", "keepalive", "keep-alive")
-# Members of a delta that hold output, and what the result calls it.
+# Members of a delta that hold output -> the kind of output in the result.
 _OUTPUT = {
     "content": "content",
     "text": "content",
@@ -36,32 +36,31 @@ _OUTPUT = {
     "function_call": "tool calls",
     "audio": "audio",
 }
-# Of the parts of such a member, what is no output: it is there before the first token, or says what the part is.
+# Parts of such a member that are not output: they come before the first token, or describe the part.
 _NO_OUTPUT = ("id", "index", "type", "expires_at", "role", "format", "status", "signature")
 
 
 class ReplyError(Exception):
-    """The server did not answer the query; the message is a sentence."""
+    """An unanswered query; the message is a sentence."""
 
 
 class Reply:
     """One streamed answer, and when its parts were read. docs/metrics.md says what is counted and how.
 
-    `first_ns` is when the first output was read: text, token ids, reasoning, a refusal, a tool call, or audio; a role
-    or the id of a call is none. `last_ns` is when the last output or the finish reason was read: with the reason comes
-    the last token where that one has no text (end of sequence). The usage, [DONE] and the end of the connection are no
-    tokens: their times are not the answer's. `pieces` counts the moments at which output was read, at least APART_NS
-    apart.
+    `first_ns` is when the first output was read: text, token ids, reasoning, a refusal, a tool call, or audio, but not
+    a role or the id of a call. `last_ns` is when the last output or the finish reason was read: a last token without
+    text (end of sequence) comes with the reason. The usage, [DONE] and the end of the connection are not tokens, so
+    their times do not count. `pieces` counts the moments at which output was read, at least APART_NS apart.
     """
 
     def __init__(self) -> None:
         self.first_ns: int | None = None
         self.last_ns = 0
         self.whole_ns: int | None = None
-        """When it was certain that no output follows."""
+        """When it became certain that no more output follows."""
         self.pieces = 0
         self.kinds: set[str] = set()
-        """What the output was: content, reasoning, tool calls, refusal, audio."""
+        """Kinds of output: content, reasoning, tool calls, refusal, audio."""
         self.model = ""
         """The model's name in the chunks; empty: they have none."""
         self._parser = EventParser()
@@ -79,23 +78,23 @@ class Reply:
 
     @property
     def whole(self) -> bool:
-        """Whether nothing that matters can follow: [DONE] was read, or the finish reason and a usage with it."""
+        """Whether the reply is complete: [DONE] was read, or the finish reason and a plausible usage."""
         return self.whole_ns is not None
 
     def feed(self, received: bytes, at_ns: int) -> None:
-        """Take bytes of the stream, read at `at_ns`. Raises ReplyError where they are an error or make no sense."""
+        """Process bytes of the stream, read at `at_ns`. Raises ReplyError if they are an error or invalid."""
         for event in self._parser.feed(received):
             self._take(event, at_ns)
         if self.whole_ns is None and self._finish is not None:
             usage = self._usage.get("completion_tokens", 0)
-            # Less than a token for each chunk is a usage that came too early: another one follows, or the end.
+            # A usage of less than one token per chunk came too early: another one follows, or the end.
             if usage and usage >= self._output_chunks:
                 self.whole_ns = at_ns
 
     def end(self, at_ns: int) -> None:
-        """Take the end of the stream, read at `at_ns`, with what it left: an event without its empty line.
+        """Process the end of the stream, read at `at_ns`, and a last event that lacks its empty line.
 
-        Raises ReplyError where the server did not stream, or says why it stopped in text that is no event.
+        Raises ReplyError if the server did not stream, or explained why it stopped in text that is not an event.
         """
         for event in self._parser.close():
             if _is_whole(event.data):
@@ -109,7 +108,7 @@ class Reply:
     def _take(self, event: Event, at_ns: int) -> None:
         data = event.data.strip()
         if not data or data[:1] == b":" or (event.type and event.type.lower() in _KEEP_ALIVES):
-            return  # a keep-alive; after a whole `data: ` some write a comment
+            return  # a keep-alive; some servers write it as a comment after `data: `
         self._events += 1
         if data == b"[DONE]":
             self._done = True
@@ -117,17 +116,17 @@ class Reply:
             self.whole_ns = at_ns
             return
         if event.type == "error":
-            raise ReplyError(f"The server broke off with an error: {body_words(data) or 'it gives no reason.'}")
+            raise ReplyError(f"The server broke off with an error: {body_words(data) or 'it gave no reason.'}")
         try:
             chunk = from_json(data)
         except ValueError:
-            raise ReplyError(f"The server streamed what is not JSON: {shown(data)}") from None
+            raise ReplyError(f"The server streamed invalid JSON: {shown(data)}") from None
         if not isinstance(chunk, dict):
             raise ReplyError(f"The server streamed JSON that is not an object: {shown(data)}")
         try:
             self._take_chunk(chunk, at_ns)
         except (AttributeError, TypeError):
-            raise ReplyError(f"The server streamed a chunk of unknown form: {shown(data)}") from None
+            raise ReplyError(f"The server streamed a chunk of an unknown form: {shown(data)}") from None
 
     def _take_chunk(self, chunk: dict[str, Any], at_ns: int) -> None:
         _refuse_error(chunk)
@@ -153,7 +152,7 @@ class Reply:
             self._prompt_ids = len(prompt_ids)
 
     def _take_delta(self, delta: dict[str, Any]) -> bool:
-        """Take what a delta holds, and return whether there is output in it."""
+        """Process a delta, and return whether it has output."""
         output = False
         for name, value in delta.items():
             if not value or (kind := _OUTPUT.get(name)) is None:
@@ -185,7 +184,7 @@ class Reply:
         self._output_ns = self.last_ns = at_ns
 
     def _take_usage(self, reported: Any) -> None:
-        """Keep the largest of each count: some servers report usage with every chunk, or once too early and empty."""
+        """Keep the largest of each count: some servers report usage with every chunk, or too early and empty."""
         if not isinstance(reported, dict):
             return
         details = reported.get("prompt_tokens_details")
@@ -200,31 +199,31 @@ class Reply:
 
     @property
     def first_id(self) -> int | None:
-        """The first token's id; None where the server sends none."""
+        """The first token's id; None if the server sends none."""
         return self._token_ids[0] if self._token_ids else None
 
     @property
     def counting(self) -> str:
-        """What this answer's tokens are counted from."""
+        """The source of this answer's token count."""
         if self._token_ids:
             return "token ids"
         return "usage" if "completion_tokens" in self._usage else "nothing: neither token ids nor usage"
 
     def answer(self, own_input_tokens: int | None) -> Answer:
-        """Return the answer when the stream has ended; `own_input_tokens`: how many ids the prompt had, if it had ids.
+        """Return the answer after the stream has ended; `own_input_tokens`: number of ids in the prompt, if it had ids.
 
-        Raises ReplyError where it is not whole or its tokens cannot be counted.
+        Raises ReplyError if it is incomplete or its tokens cannot be counted.
         """
         if not self._events:
-            raise ReplyError("The server answered with nothing at all: status 200 and no event.")
+            raise ReplyError("The server answered with nothing at all: status 200, but no events.")
         if self._finish is not None and self._finish.lower() in ABORTED:
             raise ReplyError(f"The server gave up: finish_reason is {shown(self._finish)}.")
         if self._finish is None and not self._done:
-            raise ReplyError("The stream ended in the middle: neither a finish_reason nor [DONE] came.")
+            raise ReplyError("The stream ended too early: neither a finish_reason nor [DONE] came.")
         usage = self._usage.get("completion_tokens")
         if usage is None and not self._token_ids:
             raise ReplyError("The server sent neither token ids nor usage: its tokens cannot be counted.")
-        # A chunk with output holds a token at least: a usage below that is wrong, and is reported as such.
+        # A chunk with output has at least one token: a usage below that is wrong, and is reported as such.
         output_tokens = len(self._token_ids) or max(usage or 0, self._output_chunks)
         inputs = own_input_tokens or self._prompt_ids or self._usage.get("prompt_tokens")
         if inputs is None:
@@ -234,7 +233,7 @@ class Reply:
             output_tokens=output_tokens,
             token_ids=tuple(self._token_ids),
             text="".join(self._text),
-            # The last token had no text, and the finish reason came in its place.
+            # If the last token had no text, the finish reason came in its place and counts as a piece.
             pieces=self.pieces + (self._finish_apart and output_tokens == self.pieces + 1),
             first_piece_tokens=self._first_ids or None,
             usage_tokens=usage if usage != output_tokens else None,
@@ -245,7 +244,7 @@ class Reply:
 
 
 def _is_whole(data: bytes) -> bool:
-    """Return whether what the stream ended with is an event, or was cut."""
+    """Return whether the last event of a stream is complete; False: it was cut off."""
     try:
         from_json(data)
     except ValueError:
@@ -254,7 +253,7 @@ def _is_whole(data: bytes) -> bool:
 
 
 def _has_output(value: Any) -> bool:
-    """Return whether a member of a delta holds anything that was generated."""
+    """Return whether a member of a delta holds generated output."""
     if isinstance(value, list):
         return any(map(_has_output, value))
     if isinstance(value, dict):
@@ -276,7 +275,7 @@ def _texts(content: str | list[Any] | dict[str, Any]) -> list[str]:
 
 
 def _count(value: Any) -> int | None:
-    """Return a whole number that is not negative, also where it is written as a float; None for all else."""
+    """Return a non-negative whole number, even if it is written as a float; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**63 or value != int(value):
         return None
     return int(value)

@@ -1,4 +1,4 @@
-"""What a query looks like on the wire: the body of a POST to /v1/completions or /v1/chat/completions."""
+"""The form of a query on the wire: the body of a POST to /v1/completions or /v1/chat/completions."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Api = Literal["completions", "chat"]
 
 ROUTES: dict[Api, str] = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 
-# Fields that not every server takes, each with what leaving it out means for the numbers. What decides how tokens are
-# chosen may be left out only where the profile asks for what the server does anyway (`undroppable`). In this order they
-# are tried one by one: what decides most comes first, so that of two that exclude each other that one stays.
+# Fields that not every server accepts, each with what omitting it means for the numbers. Fields that decide how tokens
+# are chosen may be omitted only if the profile asks for what the server does anyway (`undroppable`). They are tried one
+# by one in this order, most important first, so that of two that exclude each other the more important one stays.
 OPTIONAL = {
     "stream_options": "no usage is sent: tokens are counted from ids",
     "return_token_ids": "no ids are sent: tokens are counted from usage",
@@ -29,12 +29,12 @@ OPTIONAL = {
     "min_tokens": "answers may be shorter than the profile asks for; their length is checked",
     "chat_template_kwargs": "the date in the chat template is the server's",
 }
-# Never left out: asked for under its newer name where a server refuses the older one (OpenAI's newer chat models).
+# Never omitted: sent under its newer name if a server refuses the older one (OpenAI's newer chat models).
 LENGTH, NEWER_LENGTH = "max_tokens", "max_completion_tokens"
-# OpenAI's fixed temperature, where another one cannot be asked for.
+# OpenAI's fixed temperature, for models that accept no other.
 FIXED_TEMPERATURE = 1.0
 
-# A few tokens that every vocabulary has, and a message: enough to see which fields a server takes.
+# A few tokens that every vocabulary has, and a message: enough to find out which fields a server accepts.
 PROBE = Query(index=0, prompt=Prompt(id="probe", text="Hello", token_ids=(1, 2, 3)), seed=0)
 PROBE_TOKENS = 2
 
@@ -42,12 +42,12 @@ PROBE_TOKENS = 2
 def body(
     api: Api, model: str, query: Query, generation: Generation, refused: Collection[str] = (), most: int | None = None
 ) -> dict[str, Any]:
-    """Return the JSON body. `most` shortens the answer of a probe, `refused` names fields to leave out.
+    """Return the JSON body. `most` shortens the answer of a probe, `refused` names fields to omit.
 
-    `max_tokens` among these is not left out: `max_completion_tokens` is sent instead.
+    If `max_tokens` is refused, `max_completion_tokens` is sent instead.
 
-    Everything that decides how tokens are chosen is explicit: what is left out would come from the server's defaults,
-    which vLLM takes from the model's own generation_config.json, and of which llama.cpp has some that are not off.
+    Everything that decides how tokens are chosen is explicit: the server would fill in its own defaults, which vLLM
+    reads from the model's generation_config.json, and some of which llama.cpp does not switch off.
     """
     least, longest = query.bounds(generation)
     length = longest if most is None else min(most, longest)
@@ -78,14 +78,14 @@ def body(
 
 
 def api_for(asked: Literal["auto", "completions", "chat"], has_ids: bool) -> Api:
-    """Return the route for a prompt with token ids or without, where `benchmark_endpoint_api` is that."""
+    """Return the route for a prompt with or without token ids; `asked` is `benchmark_endpoint_api`."""
     if asked == "auto":
         return "completions" if has_ids else "chat"
     return asked
 
 
 def undroppable(refused: Collection[str], generation: Generation) -> str | None:
-    """Return which of the refused fields the profile cannot do without, as "top_k = 5"; None: it can without all."""
+    """Return which of the refused fields the profile needs, as "top_k = 5"; None: it needs none of them."""
     if "temperature" in refused and generation.temperature != FIXED_TEMPERATURE:
         return f"temperature = {generation.temperature:g}"
     if generation.temperature:

@@ -1,8 +1,8 @@
-"""An HTTP server for an engine that has none of its own: OpenAI's routes, as far as the engine `endpoint` asks them.
+"""An HTTP server for an engine that has none of its own: the OpenAI routes that the engine `endpoint` uses.
 
-An engine tells of the first token and of the end, and so does the stream: its first piece is one token, its last one
-all others. When both came is all that TTFT and TPOT hang on, and what a server would do for each token between takes
-no time of the engine's.
+An engine reports the first token and the end, and so does the stream: its first piece is one token, its last piece all
+others. TTFT and TPOT depend only on the times of these two, so no work is done for the tokens between them, and the
+engine loses no time to it.
 """
 
 from __future__ import annotations
@@ -32,35 +32,35 @@ from benchmark.node.serving.request import ROUTES, Api
 from benchmark.node.serving.slots import raise_handle_limit
 from benchmark.profiles import Generation
 
-# Connections that may wait to be accepted: the kernel's own limit (net.core.somaxconn) where that is less.
+# Connections that may wait to be accepted; the kernel's limit (net.core.somaxconn) applies if it is lower.
 BACKLOG = 65535
 MOST_BYTES = 64 * 2**20
-"""Of a request: hundreds of thousands of token ids have room."""
-# A driver's connection that is idle between two measurements stays open.
+"""Limit of a request's body: room for hundreds of thousands of token ids."""
+# Keeps a driver's connection open while it is idle between two measurements.
 KEEP_ALIVE_S = 3600.0
-# What is in flight has to end within this once the server is closed (0 would be for ever), and the thread after it.
+# Time for requests in flight to end when the server is closed (0 means no limit), and then for the thread.
 END_S, CLOSE_S = 0.1, 2.0
-# What comes to a port is anybody's, and aiohttp would write it into the run's log, headers and keys included.
+# Anyone can send to a port, and aiohttp would write that to the run's log, headers and keys included.
 _UNHEARD = logging.Logger("unheard")
 _UNHEARD.addHandler(logging.NullHandler())
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class EngineServer:
-    """Answers at a socket that listens, in a thread of its own; every route asks for the key.
+    """Answers on a listening socket, in its own thread; every route requires the key.
 
-    A query whose client goes is cancelled. Once the engine is broken nobody is answered: connections are refused, so
-    that whoever asks several servers leaves this one alone.
+    A query is cancelled if its client disconnects. Once the engine is broken, connections are refused, so that a client
+    of several servers stops using this one.
     """
 
     def __init__(self, engine: Engine, name: str, model: str, generation: Generation, key: str) -> None:
-        """`name`: the engine's; `model`: what it is called in requests; `key`: empty: anybody is answered."""
+        """`name`: the engine's; `model`: its name in requests; `key`: required of clients unless it is empty."""
         self.broken: str | None = None
         """Why nothing can be answered any more."""
         self._engine, self._model, self._generation, self._key = engine, model, generation, key
         self._name = f"llm-datacenter-benchmark/{__version__} ({name})"
         self._numbers = itertools.count()
-        # An engine may answer within `submit`; in order, so that a query is not cancelled before it was submitted.
+        # One thread, as an engine may answer within `submit`, and a query must be submitted before it is cancelled.
         self._asking = ThreadPoolExecutor(1, "asking")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="server", daemon=True)
@@ -82,19 +82,19 @@ class EngineServer:
         )
 
     def start(self, listening: socket.socket) -> None:
-        """Answer at that socket from now on."""
+        """Start answering on that socket."""
         raise_handle_limit()
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._open(listening), self._loop).result()
 
     def check(self) -> None:
-        """Raise EngineBroken where nothing can be answered any more."""
+        """Raise EngineBroken if nothing can be answered any more."""
         if self.broken:
             raise EngineBroken(self.broken)
         self._engine.check()
 
     def close(self) -> None:
-        """Cancel what is in flight, close all connections and end the thread."""
+        """Cancel the queries in flight, close all connections and end the thread."""
         if not self._thread.is_alive():
             return
         asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result()
@@ -109,19 +109,19 @@ class EngineServer:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        """Answer only who has the key; say of every error what it is, as OpenAI does."""
+        """Answer only clients with the key; report every error in OpenAI's form."""
         try:
             if self._key and not hmac.compare_digest(_bearer(request), self._key.encode()):
-                raise Refused(401, "The key is not the one of this run (benchmark_endpoint_api_key).")
+                raise Refused(401, "The key is not this run's key (benchmark_endpoint_api_key).")
             return await handler(request)
         except Refused as error:
             return _refusal(error.status, str(error))
         except web.HTTPException as error:
             return _refusal(error.status, f"{request.method} {request.path}: {error.reason}.")
         except web.RequestPayloadError:
-            return _refusal(400, "The body of the request cannot be read: it is not sent as its headers say.")
+            return _refusal(400, "The body of the request cannot be read: it does not match its headers.")
         except ConnectionError:
-            raise  # of a client that has gone
+            raise  # the client has disconnected
         except Exception:
             traceback.print_exc()
             raise
@@ -164,7 +164,7 @@ class EngineServer:
         except EngineBroken as error:
             self._break(str(error))
             flight.failed(query, str(error))
-        except Exception as error:  # as the recorder takes it: whatever an engine raises is a failed query
+        except Exception as error:  # as in the recorder: whatever an engine raises is a failed query
             flight.failed(query, f"{type(error).__name__}: {error}")
 
     def _break(self, reason: str) -> None:
@@ -178,7 +178,7 @@ class EngineServer:
 
 
 class _Flight:
-    """What an engine tells of one query, for the handler that waits for it: a token, then an answer or a reason."""
+    """The reports of an engine on one query, for the handler that waits: a token, then an answer or an error."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.ended = False
@@ -186,20 +186,20 @@ class _Flight:
         self._reported: asyncio.Queue[int | Answer | str] = asyncio.Queue()
 
     async def next(self) -> int | Answer | str:
-        """Return what was reported next: the first token's id, the whole answer, or why there is none."""
+        """Return the next report: the first token's id, the whole answer, or why there is none."""
         return await self._reported.get()
 
     def first_token(self, query: Query, at_ns: int, token_id: int | None = None) -> None:
-        """The first output token is there."""
+        """Report the first output token."""
         if token_id is not None:
             self._report(token_id)
 
     def completed(self, query: Query, at_ns: int, answer: Answer) -> None:
-        """The last one is."""
+        """Report the complete answer."""
         self._end(answer)
 
     def failed(self, query: Query, error: str) -> None:
-        """There is no answer."""
+        """Report that there is no answer."""
         self._end(error or "no reason was given.")
 
     def _end(self, reported: Answer | str) -> None:
@@ -208,7 +208,7 @@ class _Flight:
             self._report(reported)
 
     def _report(self, reported: int | Answer | str) -> None:
-        with suppress(RuntimeError):  # the server was closed: nobody waits
+        with suppress(RuntimeError):  # the server was closed: no handler waits
             self._loop.call_soon_threadsafe(self._reported.put_nowait, reported)
 
 
@@ -225,12 +225,12 @@ class _Stream:
         }
 
     def first(self, token_id: int) -> bytes:
-        """Return the first token."""
+        """Return the event of the first token."""
         self._sent = 1
         return self._chunk([token_id], None)
 
     def rest(self, answer: Answer) -> bytes:
-        """Return all that follows the first token: the others, why there are no more, and how many there were."""
+        """Return the events after the first token: the other tokens, the finish reason and the usage."""
         token_ids = answer.token_ids[: self._asked.most]
         finish = "length" if len(token_ids) == self._asked.most else "stop"
         events = self._chunk(list(token_ids[self._sent :]), finish)
@@ -243,7 +243,7 @@ class _Stream:
         return events + b"data: [DONE]\n\n"
 
     def error(self, why: str) -> bytes:
-        """Return that the answer breaks off, and why."""
+        """Return the event that reports that the answer breaks off, and why."""
         return _event(_error(500, why))
 
     def _chunk(self, token_ids: list[int], finish: str | None) -> bytes:

@@ -1,6 +1,6 @@
-"""What a server reports of itself: its version, and precision, revision and quantization of what it serves.
+"""What a server reports about itself: its version, and the precision, revision and quantization of its model.
 
-There is no one way to ask: each known route is tried once, for at most ASK_S, and any answer is put up with.
+There is no standard route for this: each known route is tried once, for at most ASK_S, and any answer is tolerated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmark.served import NOT_REPORTED, commit_of
 
 ASK_S = 2.0
 MOST = 200
-"""Characters of a value that are kept."""
+"""Longest value, in characters: the rest is cut off."""
 
 _SGLANG: dict[str, tuple[str, ...]] = {
     "version": ("version",),
@@ -28,8 +28,8 @@ _SGLANG: dict[str, tuple[str, ...]] = {
     "root": ("model_path",),
     "max_model_len": ("context_length",),
 }
-# Route -> what is reported -> under which names. vLLM; Ollama; SGLang (its older and its newer route); Text Generation
-# Inference; llama.cpp. Nothing else of an answer is looked at: SGLang's holds its key.
+# Route -> fact -> its possible keys in the answer. vLLM; Ollama; SGLang (older and newer route); Text Generation
+# Inference; llama.cpp. Nothing else in an answer is read: SGLang's holds its key.
 ROUTES: dict[str, dict[str, tuple[str, ...]]] = {
     "/version": {"version": ("version",)},
     "/api/version": {"version": ("version",)},
@@ -45,13 +45,13 @@ ROUTES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "/props": {"version": ("build_info",), "root": ("model_path",)},
 }
-# What a server was asked for and not what it does: it chooses itself then.
+# Values that leave the choice to the server, so they do not say what it does.
 UNDECIDED = ("", "auto", "none", "null", "default", "unknown", "n/a")
 DTYPES = {"half": "float16", "fp16": "float16", "bf16": "bfloat16", "float": "float32", "fp32": "float32"}
 
 
 async def ask(client: Client, target: Target, entry: Listed | None) -> dict[str, str]:
-    """Return what a server reports, by the names of ROUTES; what it does not is absent. Never raises ReplyError."""
+    """Return the facts that a server reports, by their names in ROUTES; others are absent. Never raises ReplyError."""
     answers = await asyncio.gather(*(_ask(client, target, route) for route in ROUTES))
     facts: dict[str, str] = {}
     if entry is not None:
@@ -70,7 +70,7 @@ async def ask(client: Client, target: Target, entry: Listed | None) -> dict[str,
 
 
 def together(each: Sequence[dict[str, str]]) -> dict[str, str]:
-    """Return what several servers report: their different values, with a word where one of them does not."""
+    """Return the facts that several servers report: their different values, and NOT_REPORTED if one is missing."""
     names = dict.fromkeys(name for facts in each for name in facts)
     return {name: ", ".join(dict.fromkeys(facts.get(name, NOT_REPORTED) for facts in each))[:1000] for name in names}
 

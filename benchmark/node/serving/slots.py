@@ -1,4 +1,4 @@
-"""How many connections may be open at once, and who waits for one: a query that finds none is served in its turn."""
+"""The limit on open connections, and the queue of queries that wait for one."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-# Of file handles and ports, for what else the run opens: logs, samples, telemetry, probes, names that are looked up.
+# File handles and ports left for what else the run opens: logs, samples, telemetry, probes, DNS lookups.
 RESERVE = 64
 PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 class Place(Protocol):
-    """Where connections lead."""
+    """A server that connections lead to."""
 
     open: int
-    """Connections that queries hold."""
+    """Connections in use by queries."""
 
     @property
     def load(self) -> tuple[int, int]:
-        """By which the next query is given to the place that has least."""
+        """The sort key: the next query goes to the place with the least load."""
 
 
 P = TypeVar("P", bound=Place)
 
 
 class Slots(Generic[P]):
-    """Connections, shared evenly between the `fit` places, so that idle ones count too; first come, first served.
+    """Connections, divided evenly between the `fit` places, so that idle ones count too; first come, first served.
 
-    A query waits only where no fit place has room. All calls come from one event loop.
+    A query waits only while no fit place has room. All calls come from one event loop.
     """
 
     def __init__(self, most: int | None, fit: Callable[[], Sequence[P]], each: int | None = None) -> None:
-        """`most`: of all together, `each`: of those to one place; None for no limit."""
+        """`most`: limit for all places together; `each`: limit for one place; None: no limit."""
         self.most = most
         self._each = each
         self.waited = 0
@@ -46,7 +46,7 @@ class Slots(Generic[P]):
         self._waiting: deque[tuple[asyncio.Future[P], Callable[[P], None]]] = deque()
 
     async def take(self, given: Callable[[P], None]) -> P:
-        """Return a place with room for one more; `given` is called with it at once, before anybody else is served."""
+        """Return a place with room for one more; `given` is called with it at once, before the next query's turn."""
         if not self._waiting and (place := self._next()) is not None:
             return self._give(place, given)
         self.waited += 1
@@ -55,10 +55,10 @@ class Slots(Generic[P]):
         return await turn
 
     def release(self, place: P) -> None:
-        """Give back what `take` returned."""
+        """Free a connection to the place that `take` returned."""
         place.open -= 1
         while self._waiting:
-            if self._waiting[0][0].done():  # it was cancelled while it waited
+            if self._waiting[0][0].done():  # cancelled while waiting
                 self._waiting.popleft()
                 continue
             if (free := self._next()) is None:
@@ -80,14 +80,14 @@ class Slots(Generic[P]):
 
 
 def raise_handle_limit() -> None:
-    """Let this process, and what it starts, open as many files as it is allowed to."""
+    """Raise this process's limit on open files, and that of its children, to the hard limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):  # a kernel that allows less than the limit says
+    with suppress(OSError, ValueError):  # some kernels allow less than the hard limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def most_connections() -> int | None:
-    """Return how many connections fit beside what is open now and a reserve; None: as many as one likes."""
+    """Return how many connections the limit on open files leaves, less a reserve; None: there is no limit."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return None
@@ -96,7 +96,7 @@ def most_connections() -> int | None:
 
 
 def most_to_one_server() -> int | None:
-    """Return how many connections to one address the local ports are enough for; None: the system does not say."""
+    """Return how many connections to one address the local ports allow; None: the system does not say."""
     try:
         first, last = PORTS.read_text(encoding="ascii").split()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Server-sent events: the lines in which a server streams its answer (WHATWG HTML, section 9.2)."""
+"""A parser for server-sent events, in which a server streams its answer (WHATWG HTML, section 9.2)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ MAX_OTHER_BYTES = 2**16
 
 
 class Event(NamedTuple):
-    """One event: its data, lines joined by a line feed, and its type (empty: none was named)."""
+    """One event: its data, with lines joined by a line feed, and its type (empty: it has none)."""
 
     data: bytes
     type: str = ""
 
 
 class EventParser:
-    """Cuts the bytes of a stream into its events, wherever the network cut them.
+    """Splits the bytes of a stream into events, wherever the network split them.
 
-    Lines end with LF, CRLF or CR, and a byte order mark may come before any of them (the standard: the first). Comments
-    (keep-alives), ids and retry times are skipped. What is no line of an event stream at all is kept in `other`, at
-    most MAX_OTHER_BYTES of it: a server that answers in some other form says there why.
+    Lines end with LF, CRLF or CR, and a byte order mark may precede any of them (the standard: the first). Comments
+    (keep-alives), ids and retry times are skipped. Lines that do not belong to an event stream are kept in `other`, at
+    most MAX_OTHER_BYTES of them: a server that answers in another form explains there why.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class EventParser:
     def feed(self, received: bytes) -> list[Event]:
         """Return the events that these bytes complete, in order."""
         if self._after_cr and received:
-            # The carriage return ended its line when it came; this would end another.
+            # The carriage return has already ended its line: a line feed here would end another.
             received, self._after_cr = received.removeprefix(b"\n"), False
         if b"\r" in received:
             self._after_cr = received.endswith(b"\r")
@@ -42,10 +42,10 @@ class EventParser:
         return [event for line in lines if (event := self._line(line)) is not None]
 
     def close(self) -> list[Event]:
-        """Return the event that the end of the stream leaves without its empty line, if there is one.
+        """Return the last event if the stream ends without the empty line after it.
 
-        The standard drops it. Servers that omit the last empty line are common, and a last event may hold the usage.
-        It may also be cut short: whoever reads it decides.
+        The standard drops it. But many servers omit the last empty line, and the last event may hold the usage.
+        It may also be incomplete: the caller decides.
         """
         ended = [self._line(self._rest), self._line(b"")]
         self._rest = b""
@@ -67,7 +67,7 @@ class EventParser:
             self._data.append(b"")
         elif name == b"event":
             self._type = value.decode("utf-8", errors="replace").strip()
-        elif name == b"error":  # some servers' own: an error in the place of an event
+        elif name == b"error":  # nonstandard: some servers send an error in place of an event
             self._data.append(value)
             self._type = "error"
         elif name not in (b"", b"id", b"retry"):

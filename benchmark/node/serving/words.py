@@ -1,4 +1,4 @@
-"""A server's own words about what went wrong, on one line: from JSON, HTML, tracebacks or plain text."""
+"""A server's own message about what went wrong, on one line: from JSON, HTML, tracebacks or plain text."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ MAX_SHOWN = 300
 """Characters of a server's own message that are kept."""
 MAX_SEARCHED = 2**16
 
-# The last line of a traceback, also behind what a logger or the name of a process puts before it; what programs say of
-# their command lines; and what the loader or the C library say of a process that ends beneath Python.
+# The last line of a traceback, also after the prefix of a logger or process; errors of command-line parsers; and what
+# the loader or the C library print when a process crashes outside Python.
 ERROR = re.compile(
     r"(?<!raise )(?<!except )\b([A-Z]\w*)?(Error|Exception|Exit|Interrupt|Timeout)(: |$)"
     r"|: (fatal )?error: |\bdied unexpectedly\b"
     r"|\bFatal Python error: |\bterminate called |\bSegfault encountered|: error while loading shared libraries: "
     r"|: symbol lookup error: |: Assertion .+ failed\.|\b(double free or|free\(\): invalid|malloc\(\): |corrupted size)"
 )
-# What colours a terminal and names its window, and what it would not show.
+# Terminal escape sequences (colours, window titles) and control characters.
 _COLOUR = re.compile(
     r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(\x07|\x1b\\)|[@-Z\\^_])|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 )
-# What pydantic adds to the words of an error, bars of progress, and what nanobind says at the end of every process.
+# What pydantic appends to an error, progress bars, and what nanobind prints at the end of every process.
 _ADDED = re.compile(
     r" *\[type=\w+, input_value=.*|^.*For further information visit https://errors\.pydantic\.dev\S*$"
     r"|^.* \d+/\d+ \[\d+:\d+<.*$"
@@ -33,18 +33,18 @@ _ADDED = re.compile(
 )
 _FRAME = re.compile(r'File "(?:[^"]*/)?([^"]*)", (line \d+)')
 _TRACEBACK = "Traceback (most recent call last):"
-# Source of which an error comes that has words for people.
+# Source lines that raise errors with a message for users.
 _ON_PURPOSE = re.compile(r"^raise\b|pydantic|\bsys\.exit\(")
-# What Python writes between two tracebacks, and before one that ends a process which another one started.
+# What Python writes between two tracebacks, and before a traceback that ends a child process.
 _JOINT = re.compile(
     r"^(During handling of the above exception, another|The above exception was the direct cause of the following)"
     r" exception( occurred)?:$|^Process \S+:$"
 )
-# What vLLM's processes and loggers put before a line: "(EngineCore pid=7) ERROR 11-28 07:09:11 [core.py:700] ".
+# The prefix of vLLM's processes and loggers: "(EngineCore pid=7) ERROR 11-28 07:09:11 [core.py:700] ".
 _PREFIX = re.compile(r"^(\([^()]* pid=[^()]*\) ?)?([A-Z]+ [\d-]+ [\d:.,]+ (\[[^\]]*\])? ?)?")
-# What Python writes of a warning, before the line of source that it is about.
+# A warning of Python; the next line shows its source.
 _WARNING = re.compile(r"\S:\d+: \w*Warning: ")
-# Errors that only say that there was another one.
+# Errors that only refer to another one.
 _FOLLOWS = re.compile(
     r"(see|for|check) (the )?(root cause|stack ?trace|error|logs?)|root cause\(s\)|failed core proc"
     r"|Error: cancelled$",
@@ -56,25 +56,25 @@ _TAG = re.compile(r"<[^>]*>")
 
 
 def uncoloured(text: str) -> str:
-    """Return text without what only a terminal understands."""
+    """Return text without terminal escape sequences and control characters."""
     return _COLOUR.sub("", text)
 
 
 def written(log: str) -> list[str]:
-    """Return the lines of a log that say something."""
+    """Return the lines of a log that have content."""
     lines = _ADDED.sub("", "\n".join(uncoloured(log).splitlines())).splitlines()
     return [line.rstrip() for line in lines if without_prefix(line).strip()]
 
 
 def shown(text: str | bytes) -> str:
-    """Return text of a server on one line, cut to MAX_SHOWN characters."""
+    """Return a server's text on one line, cut to MAX_SHOWN characters."""
     if isinstance(text, bytes):
         text = text[:MAX_SEARCHED].decode("utf-8", errors="replace")
     return " ".join(text.split())[:MAX_SHOWN]
 
 
 def message(content: Any) -> str:
-    """Return what an error object of one of the usual forms says, cut to MAX_SHOWN characters."""
+    """Return the message of an error object in one of the usual forms, cut to MAX_SHOWN characters."""
     while isinstance(content, dict):
         content = (
             content.get("error")
@@ -88,7 +88,7 @@ def message(content: Any) -> str:
 
 
 def body_words(body: str | bytes) -> str:
-    """Return what the body of a response says, whatever its form; empty for an empty body."""
+    """Return the message in the body of a response, whatever its form; empty for an empty body."""
     text = (body.decode("utf-8", errors="replace") if isinstance(body, bytes) else body).lstrip("\ufeff")
     try:
         return message(from_json(text))
@@ -96,16 +96,16 @@ def body_words(body: str | bytes) -> str:
         return _plain(text)
 
 
-# A logger's word for what is no failure, in capitals before the message.
+# A log level below error, in capitals before the message.
 _MILD = re.compile(r"^(?:\([^)]*\)\s*)?\W*(?:DEBUG|INFO|WARN|WARNING)\b")
 
 
 def causes(lines: Sequence[str]) -> list[str]:
-    """Return what names an error in the lines of a log, in their order: each with the lines that explain it.
+    """Return the errors in the lines of a log, in order, each with the lines that explain it.
 
-    These are indented, or go on with what a traceback ends with. An error that nobody raised on purpose, and an
-    assertion, says little: it is told with its line of source. Errors that only point to another one are among them
-    only where there is no other; what a logger calls less than an error is none.
+    Explaining lines are indented, or continue the last line of a traceback. Assertions, and errors that were not raised
+    on purpose, say little: their line of source is added. Errors that only refer to another one are returned only if
+    there are no others; lines with a log level below error are skipped.
     """
     found: list[str] = []
     places: list[str] = []
@@ -136,25 +136,25 @@ def _starts_another(line: str) -> bool:
 
 
 def is_mild(line: str) -> bool:
-    """Return whether a logger calls a line less than an error."""
+    """Return whether a line has a log level below error."""
     return _MILD.search(line) is not None
 
 
 def without_prefix(line: str) -> str:
-    """Return a line of a log without what a logger or the name of a process puts before it."""
+    """Return a line of a log without the prefix of a logger or process."""
     return _PREFIX.sub("", line)
 
 
 def points_elsewhere(line: str) -> bool:
-    """Return whether an error only says that there was another one."""
+    """Return whether an error only refers to another one."""
     return _FOLLOWS.search(line) is not None
 
 
 def without_frames(lines: Sequence[str]) -> list[str]:
-    """Return the lines of a log without Python's warnings and what tracebacks are made of: frames, source, carets.
+    """Return the lines of a log without Python's warnings and the frames, source and carets of tracebacks.
 
-    Between a frame and the line that names the error there is nothing else; each may stand behind what a logger or the
-    name of a process puts before it.
+    Nothing else comes between a frame and the line that names the error; each may have the prefix of a logger or
+    process.
     """
     kept: list[str] = []
     inside = warned = False

@@ -93,7 +93,7 @@ def test_the_others_are_refused_on_the_controller(engine: str, profile: str, giv
 @pytest.mark.parametrize(
     ("engine", "change", "said"),
     [
-        ("endpoint", {"rejects": {"return_token_ids"}}, "reports no token ids, and answers are judged by their ids"),
+        ("endpoint", {"rejects": {"return_token_ids"}}, "reports no token ids, but answers are compared by their ids"),
         ("endpoint", {"rejects": {"prompt"}}, "cannot be run on this server: /v1/completions cannot be used"),
         ("continuous", {"vocabulary": 512}, "token ids up to 512, but the model has 512"),
         ("sequential", {"vocabulary": 512}, "token ids up to 512, but the model has 512"),
@@ -129,6 +129,8 @@ def test_greedy_prompts_for_a_server_without_a_temperature(given: dict[str, Any]
         sampled = quick.profile.model_copy(
             update={"generation": quick.profile.generation.model_copy(update={"temperature": 1.0})}
         )
-        with pytest.raises(InputError, match="takes no temperature: it cannot be asked to answer without sampling"):
+        with pytest.raises(
+            InputError, match="accepts no temperature, so it cannot be asked to answer without sampling"
+        ):
             run(RunRequest("r1", "jw2", quick.model_copy(update={"profile": sampled}), tmp_path))
     assert not (tmp_path / "samples.jsonl").exists()

@@ -173,7 +173,7 @@ def test_a_wrong_key_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert result.status == "failed"
     assert str(caught.value) == result.error
     assert "401" in str(caught.value)
-    assert "Have it ask for the run's key, $BENCHMARK_SERVE_API_KEY, and for no other." in str(caught.value)
+    assert "Make it require the run's key, $BENCHMARK_SERVE_API_KEY, and accept no other." in str(caught.value)
     assert "\n" not in str(caught.value)
     assert KEY not in str(caught.value)
 

@@ -20,9 +20,9 @@ FAULTS: dict[str, tuple[openai_server.Answer, str]] = {
     "429": (parts(Refusal(429, '{"error": {"message": "slow down"}}')), "HTTP 429: slow down"),
     "422": (parts(Refusal(422, '{"detail": "no"}')), "HTTP 422: no"),
     "cut": (parts(lambda r: token(r, "a"), Cut()), "The connection to http://127.0.0.1:"),
-    "no end": (parts(lambda r: token(r, "a"), usage(1)), "The stream ended in the middle"),
+    "no end": (parts(lambda r: token(r, "a"), usage(1)), "The stream ended too early"),
     "no counts": (parts(lambda r: token(r, "a"), finish, DONE), "neither token ids nor usage"),
-    "no json": (parts(lambda r: token(r, "a"), b"data: {oops\n\n", DONE), "streamed what is not JSON: {oops"),
+    "no json": (parts(lambda r: token(r, "a"), b"data: {oops\n\n", DONE), "streamed invalid JSON: {oops"),
     "error": (
         parts(lambda r: token(r, "a"), event({"error": {"message": "out of memory", "code": 500}}), DONE),
         "broke off with an error: out of memory",
@@ -62,7 +62,7 @@ def test_a_query_that_takes_too_long_fails() -> None:
         client.submit(TEXT, heard, Request("/v1/completions", {}))
         heard.wait()
         client.close()
-    assert "no whole answer within 0.3 s (benchmark_endpoint_query_timeout_s)" in heard.errors[0]
+    assert "no complete answer within 0.3 s (benchmark_endpoint_query_timeout_s)" in heard.errors[0]
 
 
 def test_a_dead_server_is_given_no_more_queries(server: OpenAIServer, loaded: Loaded) -> None:

@@ -83,7 +83,7 @@ def test_a_server_that_refuses_fields_is_asked_without_them(server: OpenAIServer
 
 def test_a_field_that_the_profile_needs_cannot_be_left_out(server: OpenAIServer, loaded: Loaded) -> None:
     server.rejects = {"top_k"}
-    with pytest.raises(InputError, match="asks for top_k = 5, which /v1/completions does not take"):
+    with pytest.raises(InputError, match="asks for top_k = 5, which /v1/completions does not accept"):
         loaded(server.url, generation=SIX.model_copy(update={"top_k": 5}))
 
 

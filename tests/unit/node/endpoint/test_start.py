@@ -35,14 +35,14 @@ def test_what_is_no_such_server_is_a_setup_error(server: OpenAIServer, loaded: L
     with pytest.raises(SetupError, match=r"cannot be used\. .*HTTP 404: The model does not exist\."):
         loaded(server.url)
     server.models = ()
-    with pytest.raises(SetupError, match="lists no model: set benchmark_endpoint_model"):
+    with pytest.raises(SetupError, match="lists no models: set benchmark_endpoint_model"):
         loaded(server.url, benchmark_endpoint_model="")
 
 
 def test_a_server_is_not_started_where_another_one_answers(
     server: OpenAIServer, loaded: Loaded, tmp_path: Path
 ) -> None:
-    with pytest.raises(SetupError, match=r"answers at .* before benchmark_endpoint_start was run"):
+    with pytest.raises(SetupError, match=r"answers at .* before benchmark_endpoint_start has run"):
         loaded(server.url, benchmark_endpoint_start=f"touch {tmp_path}/started")
     assert not (tmp_path / "started").exists()
 

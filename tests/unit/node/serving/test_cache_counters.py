@@ -116,18 +116,22 @@ def test_a_declared_counter_that_has_not_counted_is_zero() -> None:
 
 
 UNKNOWN: dict[str, tuple[str, str, str]] = {
-    "one engine restarted": (vllm(50, 90) + vllm(1, 5, "1"), vllm(0, 10) + vllm(99, 500, "1"), "fell while measuring"),
+    "one engine restarted": (
+        vllm(50, 90) + vllm(1, 5, "1"),
+        vllm(0, 10) + vllm(99, 500, "1"),
+        "fell during the measurement",
+    ),
     "its counters are above those before": (
         vllm(50, 90) + "process_start_time_seconds 1.5\n",
         vllm(60, 100) + "process_start_time_seconds 1000\n",
-        "started again",
+        "restarted during",
     ),
-    "an engine is gone": (vllm(5, 90) + vllm(5, 5, "1"), vllm(9, 90), "fell while measuring"),
+    "an engine is gone": (vllm(5, 90) + vllm(5, 5, "1"), vllm(9, 90), "fell during the measurement"),
     "other counters": ("tgi_request_count 1\n", "tgi_request_count 9\n", "no counter of cached prompt tokens"),
     "no counters": ("<html>", "<html>", "no counter of cached prompt tokens"),
     "no number": ("vllm:prefix_cache_hits_total NaN\n", "vllm:prefix_cache_hits_total 1e300\n", "no counter"),
-    "it came while measuring": ("", vllm(10, 90), "was not there before"),
-    "llama.cpp restarted": ("llamacpp:prompt_tokens_total 9\n", "llamacpp:prompt_tokens_total 8\n", "fell while"),
+    "it came while measuring": ("", vllm(10, 90), "did not exist before"),
+    "llama.cpp restarted": ("llamacpp:prompt_tokens_total 9\n", "llamacpp:prompt_tokens_total 8\n", "fell during"),
     "another replica answered": (
         vllm(0, 0) + "vllm:prompt_tokens_total 10\n",
         vllm(0, 0) + "vllm:prompt_tokens_total 40\n",

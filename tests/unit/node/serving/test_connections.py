@@ -273,7 +273,7 @@ def test_a_proxy_that_refuses_is_named_by_its_variable(
         error = ask(client).errors[0]
     assert "The proxy on the way to https://far.example (https_proxy)" in error
     assert str(proxy.port) not in error
-    assert ("cannot be reached: Connection refused" if gone else "user and password belong into https_proxy") in error
+    assert ("cannot be reached: Connection refused" if gone else "put user and password into https_proxy") in error
 
 
 def test_a_connection_for_each_of_many_at_once(opened: Opened) -> None:

@@ -84,7 +84,7 @@ def test_what_is_not_listed_is_not_measured(models: tuple[str, ...], server: Ope
         loaded(server.url)
     assert str(refused.value) == (
         f"{server.url} lists {', '.join(models)}; {LLAMA} (benchmark_model) is not among them: set "
-        "benchmark_endpoint_model to the name of the one to measure."
+        "benchmark_endpoint_model to the name of the model to measure."
     )
     assert not server.seen, "nothing was asked of another model"
     assert loaded(server.url, benchmark_endpoint_model="llama").info.details["model"] == "llama"
@@ -117,7 +117,7 @@ def test_a_name_that_no_list_has_is_asked_for_and_recorded(server: OpenAIServer,
 @pytest.mark.parametrize("listed", ["text", [], {"id": LLAMA}, [{"name": LLAMA}], [LLAMA]])
 def test_a_list_of_another_shape_names_no_model(listed: Any, server: OpenAIServer, loaded: Loaded) -> None:
     server.entries = listed
-    with pytest.raises(SetupError, match=r"does not answer as an OpenAI-compatible server does|lists no model"):
+    with pytest.raises(SetupError, match=r"does not answer like an OpenAI-compatible server|lists no models"):
         loaded(server.url)
     assert loaded(server.url, benchmark_endpoint_model=LLAMA).info.details["model"] == LLAMA
 
@@ -137,7 +137,7 @@ def as_model(name: str) -> openai_server.Answer:
 @pytest.mark.parametrize("name", ["fallback-3b", f"{LLAMA}-FP8", "meta-llama/Llama-3.2-1B"])
 def test_a_server_that_answers_with_another_model_is_refused(name: str, server: OpenAIServer, loaded: Loaded) -> None:
     server.answer = as_model(name)
-    with pytest.raises(SetupError, match=f"was asked for {LLAMA} and answers as {name}: another model"):
+    with pytest.raises(SetupError, match=f"was asked for {LLAMA} but answers as {name}, which is another model"):
         loaded(server.url)
 
 
@@ -155,14 +155,14 @@ def test_a_router_that_falls_back_fails_the_query(server: OpenAIServer, loaded: 
         server.answer = as_model(name)
         engine.submit(Query(index=index, prompt=Prompt(id="p", text="Hello"), seed=1), heard)
         heard.wait(index + 1)
-    assert heard.errors == {1: f"fallback-3b answered, and {LLAMA} was asked: that is another model."}
+    assert heard.errors == {1: f"fallback-3b answered, but {LLAMA} was asked for: that is another model."}
 
 
 def test_the_users_word_for_a_model_counts(server: OpenAIServer, loaded: Loaded) -> None:
     server.models, server.answer = ("mine", "small"), as_model("base")
     assert loaded(server.url, benchmark_endpoint_model="mine").info.details["answered_by"] == "base"
     server.answer = as_model("small")
-    with pytest.raises(SetupError, match="was asked for mine and answers as small"):
+    with pytest.raises(SetupError, match="was asked for mine but answers as small"):
         loaded(server.url, benchmark_endpoint_model="mine")
     server.entries = [{"id": "mine", "root": "/m"}, {"id": "small", "root": "/m"}]
     assert loaded(server.url, benchmark_endpoint_model="mine").info.details["answered_by"] == "small"

@@ -52,8 +52,8 @@ def test_a_refused_temperature_is_an_error_in_the_servers_words(server: OpenAISe
     with pytest.raises(InputError) as error:
         loaded(server.url, generation=Generation(temperature=0.7), **CHAT)
     assert str(error.value) == (
-        f"The profile asks for temperature = 0.7, which /v1/chat/completions does not take at {server.url} "
-        f"(HTTP 400: {FIXED}): take a profile that does without, or another server."
+        f"The profile asks for temperature = 0.7, which /v1/chat/completions does not accept at {server.url} "
+        f"(HTTP 400: {FIXED}): use a profile that works without it, or another server."
     )
 
 
@@ -64,7 +64,7 @@ def test_the_servers_fixed_temperature_is_left_out_and_noted(server: OpenAIServe
     heard = Heard()
     engine.submit(Query(index=0, prompt=TEXT.prompt, seed=5, greedy=True), heard)
     heard.wait(1)
-    assert "takes no temperature" in heard.errors[0]
+    assert "accepts no temperature" in heard.errors[0]
     with pytest.raises(InputError, match="asks for temperature = 0, which"):
         loaded(server.url, generation=Generation(temperature=0), **CHAT)
 

@@ -190,7 +190,7 @@ def test_the_first_error_is_found_in_a_coloured_log(tmp_path: Path) -> None:
 def test_a_part_that_ended_without_a_word_is_suspected(tmp_path: Path) -> None:
     server = ServerProcess("echo 'RuntimeError: it failed. See root cause above.'; exit 1", tmp_path)
     until(lambda: server.ended() is not None)
-    assert str(server.ended()).endswith("No line says why: a process of it may have been killed (see dmesg).")
+    assert str(server.ended()).endswith("No line says why: one of its processes may have been killed (see dmesg).")
 
 
 def test_a_part_that_the_kernel_killed_is_reported(little_memory: Path, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_part_that_the_kernel_killed_is_reported(little_memory: Path, tmp_path
     inside = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(little_memory), sys.executable, "-c", code, eats]
     said = subprocess.run([*inside, str(tmp_path)], capture_output=True, text=True, check=True).stdout
     assert said.startswith(
-        "vLLM ended with exit code 1; the kernel's OOM killer was at work meanwhile: memory ran out. The end of"
+        "vLLM ended with exit code 1; meanwhile the kernel's OOM killer ended something: memory ran out. The end of"
     )
 
 
@@ -222,7 +222,7 @@ def test_what_stands_for_a_secret_in_an_error_is_explained(tmp_path: Path) -> No
     server = ServerProcess(f'echo "{words}"; exit 1', tmp_path, secret=("nonsense",))
     until(lambda: server.ended() is not None)
     assert str(server.ended()).endswith(
-        "with base 10: '***' (*** is what the run was given by benchmark_environment, or to show to the server.)"
+        "with base 10: '***' (*** stands for a secret from benchmark_environment, or one sent to the server.)"
     )
 
 

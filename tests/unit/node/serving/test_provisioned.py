@@ -187,10 +187,10 @@ def test_a_program_of_another_environment_is_refused(first: str, settings: Setti
     environment(Path(VLLM.setting(existing, "dir")), vllm="0.30.0")
     other = tmp_path / "other" / "bin" / "python3"
     program.write_text(first.format(other) + "\n")
-    with pytest.raises(SetupError, match=r"bin/vllm starts with .*/other/bin/python3, which is not there \(was"):
+    with pytest.raises(SetupError, match=r"bin/vllm starts with .*/other/bin/python3, which does not exist \(was"):
         reported(existing, {})
     environment(tmp_path / "other", vllm="0.33.0")
-    with pytest.raises(SetupError, match=r"python3, where vllm is 0\.33\.0, and for .*its own/bin/python3 it is 0\.30"):
+    with pytest.raises(SetupError, match=r"python3, where vllm is 0\.33\.0, but .*its own/bin/python3 has 0\.30"):
         reported(existing, {})
     program.write_text(first.format(program.with_name("python3")) + "\n")
     assert reported(existing, {})
@@ -204,7 +204,7 @@ def test_a_program_of_ours_whose_python_is_gone_is_refused(settings: Settings) -
     program = Path(VLLM.setting(settings, "dir")) / "bin" / "vllm"
     program.write_text("#!/no/such/python3\n")
     remedy = re.escape(f"remove {program.parents[1]}, and run playbooks/provision.yml with benchmark_engine: vllm.")
-    with pytest.raises(SetupError, match=rf"bin/vllm starts with /no/such/python3, which is not there.*: {remedy}"):
+    with pytest.raises(SetupError, match=rf"bin/vllm starts with /no/such/python3, which does not exist.*: {remedy}"):
         reported(settings, {})
 
 

@@ -88,7 +88,7 @@ def test_the_start_timeout_covers_readiness_whole(route: str, fault: str, wait: 
     ("route", "fault", "said"),
     [
         ("/v1/models", "503", r"/v1/models: HTTP 503: Loading model "),
-        ("/v1/models", "empty", r"/v1/models lists no model\. "),
+        ("/v1/models", "empty", r"/v1/models lists no models\. "),
         ("/chat/completions", "503", r"/v1/chat/completions: HTTP 503: Loading model "),
     ],
 )

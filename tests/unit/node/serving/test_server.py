@@ -131,19 +131,19 @@ def test_the_client_is_answered_as_if_it_had_the_engine(serve: Callable[..., Ser
 @pytest.mark.parametrize(
     ("changes", "status", "why"),
     [
-        ({"key": "another"}, 401, "The key is not the one of this run (benchmark_endpoint_api_key)."),
-        ({"key": ""}, 401, "The key is not the one of this run (benchmark_endpoint_api_key)."),
+        ({"key": "another"}, 401, "The key is not this run's key (benchmark_endpoint_api_key)."),
+        ({"key": ""}, 401, "The key is not this run's key (benchmark_endpoint_api_key)."),
         ({"route": "/v1/embeddings"}, 404, "POST /v1/embeddings: Not Found."),
-        ({"model": "other"}, 404, "The model other does not exist: this server has m."),
+        ({"model": "other"}, 404, "The model other does not exist: this server serves m."),
         ({"stream": False}, 400, "stream is False: it must be True."),
         ({"logprobs": 5}, 400, "logprobs is not a field of this route."),
         ({"prompt": "text"}, 400, "prompt is 'text': it must be a list."),
         ({"max_tokens": None}, 400, "max_tokens is missing."),
-        ({"temperature": 0.5}, 400, "temperature is 0.5, and this server draws tokens with 0.7."),
-        ({"top_p": 1}, 400, "top_p is 1, and this server draws tokens with 0.9."),
+        ({"temperature": 0.5}, 400, "temperature is 0.5, but this server samples with 0.7."),
+        ({"top_p": 1}, 400, "top_p is 1, but this server samples with 0.9."),
         ({"repetition_penalty": 1.1}, 400, "repetition_penalty is 1.1: it must be at most 1."),
-        ({"max_tokens": 7}, 400, "max_tokens is 7, and this server answers with 6 at most."),
-        ({"min_tokens": 3}, 400, "min_tokens is 3, and this server answers with 2 at least."),
+        ({"max_tokens": 7}, 400, "max_tokens is 7, but this server's answers have at most 6 tokens."),
+        ({"min_tokens": 3}, 400, "min_tokens is 3, but this server's answers have at least 2 tokens."),
         (
             {"route": "/v1/chat/completions", "messages": [{"role": "system", "content": "Be brief."}]},
             400,
@@ -162,10 +162,10 @@ def test_what_is_refused_is_named(serve: Callable[..., Served], changes: dict[st
 @pytest.mark.parametrize(
     ("body", "headers", "status", "why"),
     [
-        (b"", {}, 400, "The body of the request is no JSON object."),
-        (b'{"model": ', {}, 400, "The body of the request is no JSON object."),
-        (b"[" * 100_000, {}, 400, "The body of the request is no JSON object."),
-        (b"null", {}, 400, "The body of the request is no JSON object."),
+        (b"", {}, 400, "The body of the request is not a JSON object."),
+        (b'{"model": ', {}, 400, "The body of the request is not a JSON object."),
+        (b"[" * 100_000, {}, 400, "The body of the request is not a JSON object."),
+        (b"null", {}, 400, "The body of the request is not a JSON object."),
         (b"no gzip", {"Content-Encoding": "gzip"}, 400, "The body of the request cannot be read"),
         (gzip.compress(b" " * (MOST_BYTES + 1)), {"Content-Encoding": "gzip"}, 413, "Request Entity Too Large."),
     ],
@@ -267,7 +267,7 @@ def test_a_wrong_key_is_one_sentence(serve: Callable[..., Served], tmp_path: Pat
     with pytest.raises(Exception, match="HTTP 401") as caught:
         client.load()
     client.close()
-    assert "The key is not the one of this run" in str(caught.value)
+    assert "The key is not this run's key" in str(caught.value)
 
 
 def test_closing_ends_what_is_in_flight(serve: Callable[..., Served]) -> None:

@@ -182,4 +182,4 @@ def test_missing_threads_fail_queries_not_the_engine(server: RawServer) -> None:
     )
     assert (found["answers"], found["failed"], found["broken"]) == (0, 5, None)
     (sentence,) = found["errors"]
-    assert "ran out of threads: raise what this user may have (ulimit -u" in sentence
+    assert "ran out of threads: raise this user's limit (ulimit -u" in sentence

@@ -59,12 +59,12 @@ def wrong(authority: Authority) -> dict[str, tuple[ssl.SSLContext, bool, str]]:
         "unknown authority": (
             authority.context(),
             False,
-            "is of an authority that this node does not know (unable to get local issuer certificate): set "
+            "is from an authority that this node does not trust (unable to get local issuer certificate): set "
             "benchmark_endpoint_ca_file",
         ),
-        "another name": (authority.context("other.example"), True, "is another's: IP address mismatch"),
-        "expired": (authority.context(ends=-1), True, "has expired: renew it, or set this node's clock."),
-        "not yet": (authority.context(begins=1), True, "is not valid yet: renew it, or set this node's clock."),
+        "another name": (authority.context("other.example"), True, "is for another name: IP address mismatch"),
+        "expired": (authority.context(ends=-1), True, "has expired: renew it, or correct this node's clock."),
+        "not yet": (authority.context(begins=1), True, "is not valid yet: renew it, or correct this node's clock."),
     }
 
 
@@ -93,7 +93,7 @@ def test_a_server_without_tls_behind_https(opened: Opened) -> None:
 def test_a_server_with_tls_behind_http(authority: Authority, opened: Opened) -> None:
     with RawServer(polite, context=authority.context()) as server:
         client = opened(server.url.replace("https:", "http:"))
-        with pytest.raises(TlsFailure, match="takes TLS only: write https:// in benchmark_endpoint_urls"):
+        with pytest.raises(TlsFailure, match="accepts only TLS: write https:// in benchmark_endpoint_urls"):
             get(client)
 
 
