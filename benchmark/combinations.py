@@ -152,7 +152,7 @@ def _existing(settings: Settings, profile: Profile) -> Iterator[str]:
         directory = getattr(settings, f"{role}_dir")
         if directory == Settings.model_fields[f"{role}_dir"].default:
             yield (
-                f"{role}_manage is false, so {role}_dir has to name the environment that exists, the directory with "
+                f"{role}_manage is false, so {role}_dir must name the existing environment, the directory with "
                 f"bin/python3 in it: it is still {directory}."
             )
         if role == "python_env" and PurePosixPath(settings.python_env_code_dir).is_relative_to(directory):
@@ -189,7 +189,7 @@ def _provisioned(settings: Settings, profile: Profile) -> Iterator[str]:
     gpus, spread = settings.benchmark_replicas, options.gpus_of_a_copy
     if isinstance(gpus, int) and gpus % spread:
         yield (
-            f"benchmark_replicas is {gpus} and one copy of the model is over {spread} (tensor_parallel_size x "
+            f"benchmark_replicas is {gpus} and one copy of the model uses {spread} GPUs (tensor_parallel_size x "
             f"pipeline_parallel_size): with the engine {engine.name} the former is the GPUs that are used, a multiple "
             "of the latter."
         )

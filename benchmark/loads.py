@@ -36,7 +36,7 @@ def sweep_words(result: NodeResult) -> str:
         if one.load and one.metrics
     ]
     chosen = repeat_of(result, own_choice(result)).load
-    below = "Below is the least load with nearly the most tokens/s:"
+    below = "Below is the lowest load with nearly the highest tokens/s:"
     of_step = [f"{below} {at_load(sweep, chosen.step, device)}."] if chosen else []
     whole = ["Of whole steps, with their last answers, which the cluster's curve leaves out:"] if lines else []
     return "\n".join([*whole, *lines, *([result.sweep_ended] if result.sweep_ended else []), *of_step])

@@ -172,7 +172,7 @@ def _found(loaded: LoadedSystem) -> Iterator[str]:
         return
     # For each GPU of all that were asked: where one died, it may have been found with fewer.
     if result.peak and result.peak.host_vars and _all_lasted(loaded):
-        yield f"target found, to measure at it again: {result.peak.host_vars}"
+        yield f"target found; to measure at it again: {result.peak.host_vars}"
     if result.accuracy and result.accuracy.rouge:
         yield describe_rouge(result.accuracy.rouge)
     if result.audit:

@@ -90,7 +90,7 @@ class NodeRow(Record):
     load: Load | None = Field(None, description="of a closed loop or a sweep: what was asked of the node")
     rouge: Rouge | None = None
     audit: Text = Field("", description="what the compliance test came to, where one was run")
-    host_vars: Text = Field("", description="where the target was searched: what to set to measure at it again")
+    host_vars: Text = Field("", description="what to set to measure at the target again, where it was searched for")
     verdict: Verdict | None = None
     solo: tuple[SoloChange, ...] = Field((), description="where it was measured alone too")
     spread: tuple[Spread, ...] = Field((), description="where there are several repeats")

@@ -40,7 +40,7 @@ class Tick(Record):
 
 
 class Energy(Record):
-    """Joules by the GPUs' own counters, all of the node together: not what the wall socket gives."""
+    """Joules by the GPUs' own counters, all of the node together: not measured at the wall socket."""
 
     joules: float = Field(description="in the measuring window")
     window_s: float

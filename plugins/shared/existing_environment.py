@@ -49,7 +49,7 @@ class ExistingEnvironment:
         if found is None:
             said = " ".join((err or out).split())[-300:]
             return [
-                f"{role}_manage is false, so {directory} ({role}_dir) has to be an environment that exists, and "
+                f"{role}_manage is false, so {directory} ({role}_dir) must be an existing environment, and "
                 f"{Path(self._wanted.python)} does not start there ({code}){': ' if said else '.'}{said}"
             ]
         return list(lacks(found, self._needed, role, directory, self._device))

@@ -144,7 +144,7 @@ def _path_problems(known: Mapping[str, Any], resolved: Mapping[str, ResolvedSett
 def _key_problems(known: Mapping[str, Any]) -> list[str]:
     """Return that the servers of one system have different keys, where one driver asks them all."""
     keys = {secrets_of(one).api_key for one in known.values() if one.get("benchmark_system") == CLUSTER}
-    return [f"{API_KEY} differs between nodes, which are one system: give it once."] if len(keys) > 1 else []
+    return [f"{API_KEY} differs between the nodes of the system: give it once."] if len(keys) > 1 else []
 
 
 def _groups_left_out(

@@ -30,7 +30,7 @@ def test_one_word_is_enough() -> None:
         ),
         (
             {"benchmark_replicas": 3, "benchmark_engine_options": {"tensor_parallel_size": 2}},
-            "benchmark_replicas is 3 and one copy of the model is over 2 ",
+            "benchmark_replicas is 3 and one copy of the model uses 2 GPUs ",
         ),
         (
             {"benchmark_engine_options": {"gpu_memory": 1}},

@@ -42,14 +42,14 @@ def said_of(probe: Probe, wanted: Wanted = ALL) -> tuple[list[str], list[str]]:
 CHANGED = set(H200) - {"index", "pci.bus_id", "uuid"}
 SICK = {
     "asks for a recovery action: Drain P2P": {"gpu_recovery_action": "Drain P2P"},
-    "rows of its memory failed and wait for a reset to be remapped. Reset it": {"remapped_rows.pending": "Yes"},
-    "rows of its memory failed and could not be remapped. No reset": {"remapped_rows.failure": "Yes"},
-    "pages of its memory failed and wait for a reset": {"retired_pages.pending": "Yes"},
+    "rows of its memory failed and need a reset to be remapped. Reset it": {"remapped_rows.pending": "Yes"},
+    "rows of its memory failed and could not be remapped. A reset does not": {"remapped_rows.failure": "Yes"},
+    "pages of its memory failed and need a reset": {"retired_pages.pending": "Yes"},
     "uncorrectable ECC errors were counted since its driver was loaded: 3. Reset": {
         "ecc.errors.uncorrected.volatile.total": "3"
     },
     "its caches had more uncorrectable ECC errors than NVIDIA allows. No reset": {NEWER[1]: "Yes"},
-    "recovery action: Reset; rows of its memory failed and wait for a reset to be remapped; uncorr": {
+    "recovery action: Reset; rows of its memory failed and need a reset to be remapped; uncorr": {
         "gpu_recovery_action": "Reset",
         "remapped_rows.pending": "Yes",
         "ecc.errors.uncorrected.volatile.total": "1",
@@ -164,7 +164,7 @@ def test_slices_that_are_named_are_wanted(tmp_path: Path) -> None:
     probe = seen(tmp_path, eight({0: {"mig.mode.current": "Enabled"}, 3: {"gpu_recovery_action": "Reset"}}))
     found, (noted,) = said_of(probe, Wanted(SLICE))
     assert found == []
-    assert noted.startswith("GPU 3 (00000000:04:00.0), which is not chosen, is not fit: the driver asks")
+    assert noted.startswith("GPU 3 (00000000:04:00.0), which this run does not use, is not fit: the driver asks")
     assert "GPU 0" in said_of(probe, Wanted("0"))[0][0]
 
 

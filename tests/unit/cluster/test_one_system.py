@@ -41,10 +41,10 @@ def test_the_driver_asks_every_server() -> None:
 @pytest.mark.parametrize(
     ("second", "hosts", "problem"),
     [
-        ({"benchmark_dtype": "bfloat16"}, HOSTS, "benchmark_dtype differs between nodes, which are one system: "),
-        ({"benchmark_target_qps": 3}, HOSTS, "benchmark_target_qps differs between nodes"),
-        ({}, {**HOSTS, "jw3": "fe80::3%eth0"}, "jw3 is to be reached at fe80::3%eth0, which means something else on"),
-        ({}, {"jw2": "login", "jw3": "login"}, "jw2, jw3 are to serve at the same place, login port 8000: "),
+        ({"benchmark_dtype": "bfloat16"}, HOSTS, "benchmark_dtype differs between the nodes of the system: "),
+        ({"benchmark_target_qps": 3}, HOSTS, "benchmark_target_qps differs between the nodes of the system"),
+        ({}, {**HOSTS, "jw3": "fe80::3%eth0"}, "jw3 would be reached at fe80::3%eth0, which means something else on"),
+        ({}, {"jw2": "login", "jw3": "login"}, "jw2, jw3 would serve at the same address, login port 8000: "),
     ],
 )
 def test_nodes_that_are_no_system(second: dict[str, Any], hosts: dict[str, str], problem: str) -> None:

@@ -202,7 +202,7 @@ def test_attempts_are_judged_each_on_its_own_overlap_and_named(tmp_path: Path) -
     assert "attempt 1, 2025-01-02 03:04:05 UTC: jw2, jw3; these together for 6.0 s of 6.0 s" in words
     assert "attempt 2, 2025-01-02 04:04:05 UTC: jw4 never all at once" in words
     assert "measured in 2 attempts and never all at once: a fleet figure" in words
-    assert "VALID: every node that was asked is counted and valid. They were measured in 2 attempts" in words
+    assert "VALID: every node of the run is counted and valid. They were measured in 2 attempts" in words
 
 
 def test_nodes_of_one_attempt_must_still_measure_together(tmp_path: Path) -> None:

@@ -147,13 +147,13 @@ def test_the_figures_are_the_schedules(tmp_path: Path) -> None:
 def check_rendered(run_dir: Path, gathered: Gathered) -> None:
     summary = " ".join(render_cluster(gathered.result, gathered.run).split())
     assert "jw2, jw3 answered without the key, so whoever reached their ports could use them" in summary
-    assert "System one schedule from jw2 over 2 nodes: a system's figure, and no sum" in summary
+    assert "System one schedule from jw2 over 2 nodes: figures of one system, not a sum" in summary
     assert "the sum over" not in summary
     assert " 65% " in summary
     page = " ".join(re.sub(r"<[^>]*>", " ", render_report(gathered, run_dir, "")).split())
     assert "the sum over" not in page
     assert (
-        "System one schedule from jw2 over 2 nodes: a system&#39;s figure, and no sum jw2, jw3 answered without" in page
+        "System one schedule from jw2 over 2 nodes: figures of one system, not a sum jw2, jw3 answered without" in page
     )
     assert "TPOT P50 ms share verdict" in page
     assert " 65% valid " in page
@@ -262,7 +262,7 @@ def test_without_the_driver_nothing_counts(tmp_path: Path) -> None:
     assert (result.counted, result.groups) == (0, ())
     assert result.verdict.reasons == (f"The driver (jw2): {reason}",)
     summary = " ".join(render_cluster(result, gather(run_dir).run).split())
-    assert "System nothing was measured; the driver was to be jw2" in summary
+    assert "System nothing was measured; the driver would have been jw2" in summary
     assert summary.endswith(f"INVALID: The driver (jw2): {reason}")
 
 

@@ -262,10 +262,13 @@ EXISTING = {"python_env_manage": False, "python_env_dir": "/opt/conda"}
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"python_env_manage": False}, "python_env_manage is false, so python_env_dir has to name the environment"),
+        (
+            {"python_env_manage": False},
+            "python_env_manage is false, so python_env_dir must name the existing environment",
+        ),
         (
             {**EXISTING, "vllm_manage": False, "benchmark_engine": "vllm"},
-            "vllm_manage is false, so vllm_dir has to name the environment",
+            "vllm_manage is false, so vllm_dir must name the existing environment",
         ),
         ({**EXISTING, "python_env_code_dir": "/opt/conda/ours"}, "python_env_code_dir is /opt/conda/ours, within"),
     ],

@@ -96,7 +96,7 @@ def test_a_thousand_nodes_that_all_differ_fit_a_page(tmp_path: Path) -> None:
     result = aggregate(tmp_path).model_copy(update={"drift": drift})
     page = render_job_summary(Outcome(read_run(tmp_path), result))
     assert len(page) < 2**20
-    assert "And 5900 more: the cluster summary has all." in page
+    assert "And 5900 more: the cluster summary lists all." in page
 
 
 def test_a_valid_run(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_valid_run(tmp_path: Path) -> None:
     add_node(tmp_path, "jw2", asked(3), FAST)
     page = page_of(tmp_path)
     assert page.startswith("## LLM inference benchmark: VALID\n")
-    assert page.endswith("\n**VALID:** every node that was asked is counted and valid.\n")
+    assert page.endswith("\n**VALID:** every node of the run is counted and valid.\n")
     assert "Not counted" not in page
 
 
@@ -124,7 +124,7 @@ def test_a_thousand_broken_nodes_fit_a_page(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path, {"gpu-0000": asked(3)})
     page = render_job_summary(Outcome(read_run(run_dir), result))
     assert len(page.encode()) < 2**20
-    assert f"And {1000 - MAX_LISTED} more: the cluster summary has all." in page
+    assert f"And {1000 - MAX_LISTED} more: the cluster summary lists all." in page
 
 
 def test_what_a_node_did_alone_stands_beside_all_together(tmp_path: Path) -> None:
