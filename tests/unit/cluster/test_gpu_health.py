@@ -48,7 +48,7 @@ SICK = {
     "uncorrectable ECC errors were counted since its driver was loaded: 3. Reset": {
         "ecc.errors.uncorrected.volatile.total": "3"
     },
-    "its caches had more uncorrectable ECC errors than NVIDIA allows. No reset": {NEWER[1]: "Yes"},
+    "its caches had more uncorrectable ECC errors than NVIDIA allows. A reset does not": {NEWER[1]: "Yes"},
     "recovery action: Reset; rows of its memory failed and need a reset to be remapped; uncorr": {
         "gpu_recovery_action": "Reset",
         "remapped_rows.pending": "Yes",

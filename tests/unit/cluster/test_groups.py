@@ -232,7 +232,9 @@ def test_a_group_is_resumed_whole_or_not_at_all(dead: str, left: tuple[str, ...]
     if not dead:
         assert remaining(run_dir, run, ["jw2"], ["jw2", "jw3"]).done == ("jw2",)
         return
-    with pytest.raises(InputError, match=rf"the group a of the run {run.run_id} is measured whole, and jw3 of it is "):
+    with pytest.raises(
+        InputError, match=rf"the group a of the run {run.run_id} is measured as a whole, and its jw3 is"
+    ):
         remaining(run_dir, run, ["jw2"], ["jw2", "jw3"])
-    with pytest.raises(InputError, match=r"benchmark_group is 'a' of a node that is new to the run.*\[jw4\]"):
+    with pytest.raises(InputError, match=r"benchmark_group is 'a' on a node that is new to the run.*\[jw4\]"):
         settings_to_resume(run, {"jw4": dict(GROUP)}, ())

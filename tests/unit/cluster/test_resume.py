@@ -242,7 +242,7 @@ def test_a_run_that_still_goes_on_is_not_resumed(tmp_path: Path) -> None:
         leader = controller(process.pid)
         attempt = run.attempts[0].model_copy(update={"controller": leader})
         going = run.model_copy(update={"attempts": (attempt,)})
-        with pytest.raises(InputError, match=f"still goes on, under process {process.pid}"):
+        with pytest.raises(InputError, match=f"is still going, under process {process.pid}"):
             require_ended(going)
     finally:
         process.kill()

@@ -146,7 +146,7 @@ def test_the_figures_are_the_schedules(tmp_path: Path) -> None:
 
 def check_rendered(run_dir: Path, gathered: Gathered) -> None:
     summary = " ".join(render_cluster(gathered.result, gathered.run).split())
-    assert "jw2, jw3 answered without the key, so whoever reached their ports could use them" in summary
+    assert "jw2, jw3 answered without the key, so anyone who could reach their ports could use them" in summary
     assert "System one schedule from jw2 over 2 nodes: figures of one system, not a sum" in summary
     assert "the sum over" not in summary
     assert " 65% " in summary
@@ -249,7 +249,7 @@ def test_the_drivers_own_limits_are_named(tmp_path: Path) -> None:
     system = gather(make(tmp_path / "run", late, driver=starved)).result.system
     assert system is not None
     assert "The driver's threads waited 4.0 s in 10.0 s for a core: " in system.notes[0]
-    assert "the driver is what was measured, and not the servers" in system.notes[1]
+    assert "the driver was measured, not the servers" in system.notes[1]
 
 
 def test_without_the_driver_nothing_counts(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_a_system_that_goes_on_is_in_progress(tmp_path: Path) -> None:
     assert "Nodes 0 of 2 counted, 2 in progress: jw2, jw3" in summary
     assert summary.endswith("IN PROGRESS: the verdict comes with the run's end.")
     ended = gather(run_dir).result
-    assert "No result of the driver came back." in ended.verdict.reasons
+    assert "The driver returned no result." in ended.verdict.reasons
 
 
 def test_it_is_compared_with_its_like_alone(tmp_path: Path) -> None:
