@@ -72,7 +72,7 @@ def _url_problem(url: str) -> str | None:
     except ValueError:
         fit = False
     if not fit or parts.fragment or " " in url:
-        return "each has to be a server's address such as http://127.0.0.1:8000"
+        return "each must be a server's address such as http://127.0.0.1:8000"
     # Settings are kept in every result.
     if parts.username is not None:
         return "a password in a URL would be kept; set benchmark_endpoint_api_key or benchmark_endpoint_headers"

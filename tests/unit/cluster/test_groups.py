@@ -186,7 +186,7 @@ def test_one_that_was_not_watched_takes_the_energy_with_it(tmp_path: Path) -> No
     (node,) = gathered.nodes
     assert node.result is not None
     assert node.result.telemetry is not None
-    assert node.result.telemetry.note == "not all nodes of the group were watched."
+    assert node.result.telemetry.note == "not all nodes of the group were monitored."
 
 
 def test_a_file_that_is_not_believed_takes_the_group_with_it(tmp_path: Path) -> None:

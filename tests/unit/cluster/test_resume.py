@@ -218,7 +218,7 @@ def test_a_result_of_an_attempt_without_the_node_is_refused(tmp_path: Path) -> N
     write_record(run_dir / RUN_FILE, run.model_copy(update={"attempts": (run.attempts[0], changed)}))
     (row,) = [row for row in aggregate(run_dir).nodes if row.node == "jw4"]
     assert row.status == "refused"
-    assert "it is of attempt 2 at the run, in which jw4 was not asked" in row.reason
+    assert "it is from attempt 2 at the run, in which jw4 did not take part" in row.reason
 
 
 def test_a_result_fetched_later_keeps_the_clock_of_its_attempt(tmp_path: Path) -> None:

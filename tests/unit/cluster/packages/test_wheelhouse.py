@@ -125,14 +125,14 @@ def test_a_wheel_with_another_checksum_is_refused(
     assert fill(tmp_path, stated.format(beta.sha256)) == 0
     require_pins(made, stated.format(beta.sha256))
     reported = (
-        f"beta-2.5-py3-none-any.whl in {made} is not what the requirements state for beta: its SHA-256 is {beta.sha256}"
+        f"beta-2.5-py3-none-any.whl in {made} is not in the requirements' list for beta: its SHA-256 is {beta.sha256}"
     )
     with pytest.raises(InputError, match=re.escape(reported)):
         require_pins(made, stated.format("0" * 64))
     assert fill(tmp_path, stated.format("0" * 64)) == 2
     assert reported in capsys.readouterr().err
     # As pip has it: where one is stated, all are.
-    with pytest.raises(InputError, match="not what the requirements state for beta"):
+    with pytest.raises(InputError, match="not in the requirements' list for beta"):
         require_pins(made, stated.partition("\n")[0])
 
 
@@ -166,13 +166,13 @@ def test_a_wheel_that_is_gone_cut_or_damaged_is_reported(made: Path) -> None:
     beta = made / "beta-2.5-py3-none-any.whl"
     whole = beta.read_bytes()
     beta.write_bytes(whole[:-1])
-    with pytest.raises(InputError, match=f"has {len(whole) - 1} bytes in place of {len(whole)} in "):
+    with pytest.raises(InputError, match=f"has {len(whole) - 1} bytes instead of {len(whole)} in "):
         load(made)
     beta.unlink()
     with pytest.raises(InputError, match=r"beta-2\.5-py3-none-any\.whl is missing in "):
         load(made)
     beta.write_bytes(b"no archive")
-    with pytest.raises(InputError, match="is not a whole wheel"):
+    with pytest.raises(InputError, match="is not a complete wheel"):
         wheelhouse.read_wheel(beta, "")
 
 

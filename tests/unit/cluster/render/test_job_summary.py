@@ -69,7 +69,7 @@ def test_nodes_totals_verdict_and_disclaimer(tmp_path: Path) -> None:
     assert ["jw3", "0.25", "4000", "4000", "4000", "50.0", "50.0", "62.7", "16.0", "INVALID"] in rows
     assert ["jw4", "preflight: Not reachable. And the disk is full."] in rows
     assert "- Cluster: 0.81 QPS, 51.6 tokens/s (the sum over 2 nodes: a fleet figure)" in page
-    assert "- Problem: nodes/stranger: no node of this name was asked; passed over." in page
+    assert "- Problem: nodes/stranger: the run has no node of this name; ignored." in page
     assert "1 of 3 nodes is not counted: jw4." in page
 
 
