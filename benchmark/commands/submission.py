@@ -48,7 +48,7 @@ def main(arguments: argparse.Namespace) -> int:
     if not arguments.system.exists():
         write_template(arguments.system)
         raise InputError(
-            f"{arguments.system} was written: answer what it asks of the system, then give the command again."
+            f"{arguments.system} was written: fill in its answers about the system, then run the command again."
         )
     answers = read_system(arguments.system, len(seen.gpus), bool(host_interconnect(seen)))
     lacks = missing(submission, arguments.division)

@@ -122,7 +122,7 @@ class ActionModule(NodeAction):
             return system, output
         if not system.exists():
             write_template(system)
-            raise InputError(f"{system} was written: answer what it asks of the system, then give the command again.")
+            raise InputError(f"{system} was written: fill in its answers about the system, then run the command again.")
         # What the node's own GPUs make the tree ask for; how they are connected to the host, only the runs can tell.
         asked = list(play.resolved.values())
         on_gpus = any(

@@ -102,7 +102,7 @@ CLAIMS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (lambda r: r["verdict"]["checks"].pop(), "its verdict's checks differ"),
     (lambda r: r["verdict"]["checks"][2].update(limit=0.1), "check 2.limit is 0.1, not 0.45"),
     (lambda r: r["engine"].update(replicas=2), "it claims 2 replicas on 1 GPUs"),
-    (lambda r: r["engine"].update(name="simulated"), "the engine simulated answered where continuous"),
+    (lambda r: r["engine"].update(name="simulated"), "the engine simulated answered instead of continuous"),
     (lambda r: r.update(window=None, dataset=None), "has no dataset and no window"),
     (lambda r: r["window"].update(ended_unix_ns=START_NS), "extend beyond its measuring window"),
     (lambda r: r["resolved"]["settings"].update(benchmark_target_qps=0.1), "settings.benchmark_target_qps is 0.1"),

@@ -340,7 +340,7 @@ def test_what_is_of_one_node_each_is_refused(tmp_path: Path) -> None:
     run_dir = make(tmp_path / "run", answered())
     with pytest.raises(InputError, match="are one system, and a tree has the system of one node each"):
         gather_parts([run_dir])
-    with pytest.raises(InputError, match="a point of the endpoints format is one node's: name a run with"):
+    with pytest.raises(InputError, match="a point of the endpoints format is of one node: name a run with"):
         curves_of(gather(run_dir))
 
 

@@ -77,7 +77,7 @@ def test_what_cannot_be_is_refused_before_anything_is_measured(tmp_path: Path, a
 def test_check_asks_before_the_work_and_writes_nothing(tmp_path: Path) -> None:
     assert action(tmp_path)._make(play(tmp_path)) == {"changed": False, "tree": "", "complete": False}
     assert not list(tmp_path.iterdir())
-    with pytest.raises(InputError, match="was written: answer what it asks"):
+    with pytest.raises(InputError, match="was written: fill in its answers"):
         action(tmp_path, check=False)._make(play(tmp_path))
     # A node that answers with its GPUs has questions of its own, which are not left for the end.
     (tmp_path / "system.yml").write_text(ANSWERS)
