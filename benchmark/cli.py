@@ -20,13 +20,13 @@ from benchmark import DISCLAIMER, __version__
 from benchmark.errors import BenchmarkError, InputError, RunError, SetupError
 from benchmark.importing import importing, missing_package, not_loading, one_blas_thread
 
-# Each command's module has add_arguments(parser) and main(arguments) -> exit code. Only the one asked for is
+# Each command's module has add_arguments(parser) and main(arguments) -> exit code. Only the one that is used is
 # imported: a controller has no torch, a node no Ansible.
 COMMANDS = {
     "run": ("benchmark.commands.run", "measure this node"),
     "fetch-model": (
         "benchmark.commands.fetch_model",
-        "bring a model's snapshot into the Hugging Face cache and verify it",
+        "download a model's snapshot into the Hugging Face cache and verify it",
     ),
     "fetch-dataset": (
         "benchmark.commands.fetch_dataset",
@@ -40,23 +40,26 @@ COMMANDS = {
         "benchmark.commands.wheelhouse",
         "fill a directory with the wheels that nodes without internet need",
     ),
-    "manifest": ("benchmark.commands.manifest", "list everything that is ever fetched, with what vouches for it"),
+    "manifest": ("benchmark.commands.manifest", "list everything that is ever downloaded, and how it is verified"),
     "aggregate": ("benchmark.commands.aggregate", "make the cluster summary from a run's files"),
-    "compare": ("benchmark.commands.compare", "what became better or worse between two runs, or two nodes"),
+    "compare": ("benchmark.commands.compare", "show what became better or worse between two runs, or two nodes"),
     "goodput": (
         "benchmark.commands.goodput",
-        "what was answered within limits of TTFT and TPOT, and for how many users at once",
+        "show what was answered within limits of TTFT and TPOT, and for how many users at once",
     ),
-    "list": ("benchmark.commands.list", "all stored runs, the newest first"),
-    "index": ("benchmark.commands.index", "make the page over all runs anew"),
+    "list": ("benchmark.commands.list", "list all stored runs, newest first"),
+    "index": ("benchmark.commands.index", "rewrite the page over all runs"),
     "history": (
         "benchmark.commands.history",
-        "every node over all stored runs, and when it changed",
+        "show every node over all stored runs, and when it changed",
     ),
-    "baseline": ("benchmark.commands.baseline", "set the run that later ones are held against"),
-    "prune": ("benchmark.commands.prune", "remove old runs from the results directory, once it was shown which"),
-    "export": ("benchmark.commands.export", "a run as CSV, Parquet, Prometheus, Markdown, or for MLCommons' viewer"),
-    "submission": ("benchmark.commands.submission", "the tree that MLCommons' submission checker reads"),
+    "baseline": ("benchmark.commands.baseline", "set the run that later runs are compared with"),
+    "prune": ("benchmark.commands.prune", "list old runs of the results directory, and remove them"),
+    "export": (
+        "benchmark.commands.export",
+        "export a run as CSV, Parquet, Prometheus, Markdown, or for MLCommons' viewer",
+    ),
+    "submission": ("benchmark.commands.submission", "write the tree that MLCommons' submission checker reads"),
     "schema": ("benchmark.commands.schema", "write the JSON schemas of every file that a run holds"),
     "ci": ("benchmark.commands.ci", "run the playbook for a CI system: JUnit, Markdown, an exit code by policy"),
 }

@@ -176,7 +176,7 @@ def test_a_removal_that_was_cut_short_is_ended(results: Path, capsys: pytest.Cap
     first = runs(results)[0]
     (results / first).rename(results / f".pruned-{first}")
     assert prune(results, "--keep", "50", "--yes") == 0
-    assert "left of a removal that was cut short" in capsys.readouterr().out
+    assert "remains of an interrupted removal" in capsys.readouterr().out
     assert not (results / f".pruned-{first}").exists()
 
 
@@ -206,7 +206,7 @@ def test_two_at_once_remove_each_run_once_and_neither_fails(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "Say which runs are old"),
+        ([], "Give --keep N, --older-than AGE"),
         (["--keep", "-1"], "--keep takes a number"),
         (["--older-than", "90"], "--older-than is '90'"),
         (["--older-than", "3m"], "--older-than is '3m'"),

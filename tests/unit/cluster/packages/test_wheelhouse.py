@@ -79,7 +79,7 @@ def test_what_somebody_put_there_is_taken_or_left(
 ) -> None:
     make_wheel(made, "mine", "1")
     assert fill(tmp_path, "alpha==1.0\n") == 0
-    assert "Not needed, and left where they are: mine-1-py3-none-any.whl." in capsys.readouterr().out
+    assert "Not needed, and left in place: mine-1-py3-none-any.whl." in capsys.readouterr().out
     assert {wheel.name: wheel.source for wheel in load(made).wheels} == {
         "alpha": "was in the directory",
         "beta": "was in the directory",
@@ -113,7 +113,7 @@ def test_a_build_that_only_fits_this_machine_is_refused(
     make_source(index, "delta", "3", tag=OTHER)
     assert fill(tmp_path, "delta==3\n") == 3
     said = capsys.readouterr().err
-    assert f"delta-3.tar.gz is published as source alone and builds into delta-3-{OTHER}.whl" in said
+    assert f"delta-3.tar.gz is only published as source, and builds delta-3-{OTHER}.whl" in said
     assert files(tmp_path / "house") == []
 
 
