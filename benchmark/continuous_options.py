@@ -1,4 +1,4 @@
-"""What a profile may say about continuous batching. Both halves read it: the controller refuses what cannot be."""
+"""Options of continuous batching in a profile. The controller uses them too, to refuse invalid profiles."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# Beside transformers' own, `paged_flash`: see `node/continuous/attention.py`.
+# Transformers' own, and `paged_flash`: see `node/continuous/attention.py`.
 Choice = Literal["auto", "sdpa", "paged|eager", "paged_flash", "flash_attention_2", "flash_attention_3"]
 
 
 class Options(BaseModel):
-    """The profile's `engine_options`. None: automatic; the result says what that came to."""
+    """The profile's `engine_options`. None: automatic; the result has the value that was chosen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    attention: Choice = Field("auto", description="auto: the fastest there is")
+    attention: Choice = Field("auto", description="auto: the fastest one available")
     page_size: int = Field(256, ge=4, description="tokens in a page of the cache")
     num_blocks: int | None = Field(None, ge=1, description="pages of the cache")
     max_batch_tokens: int | None = Field(None, ge=1, description="tokens of one step of the model")
@@ -24,20 +24,23 @@ class Options(BaseModel):
     max_blocks_per_request: int | None = Field(
         None,
         ge=0,
-        description="steps that only answer read requests of up to so many pages by a table of them; 0: without tables",
+        description="steps that only answer read requests of up to this many pages through a page table; 0: no tables",
     )
-    use_cuda_graph: bool | None = Field(None, description="automatic: where all are captured before measuring")
-    require_cuda_graph: bool = Field(False, description="on a GPU, refuse what has no steps that can be CUDA graphs")
+    use_cuda_graph: bool | None = Field(None, description="automatic: if all can be captured before measuring")
+    require_cuda_graph: bool = Field(
+        False, description="on a GPU, refuse options without steps that can be CUDA graphs"
+    )
     graph_tokens: int | None = Field(
         None,
         ge=0,
-        description="of paged_flash: steps with prompts in them are CUDA graphs too, up to so many tokens; 0: none",
+        description="for paged_flash: steps with prompts of up to this many tokens are CUDA graphs too; 0: none",
     )
-    use_async_batching: bool | None = Field(None, description="prepare a step while the one before computes")
+    use_async_batching: bool | None = Field(None, description="prepare a step while the previous one computes")
     q_padding_interval_size: int = Field(0, ge=0, description="with CUDA graphs: queries' tokens are padded to it")
     kv_padding_interval_size: int = Field(0, ge=0, description="with CUDA graphs: cached tokens are padded to it")
     fuse: bool | None = Field(
-        None, description="small operations of each layer by kernels of ours, or else torch's; automatic: on a GPU"
+        None,
+        description="run small operations of each layer in our own kernels instead of torch's; automatic: on a GPU",
     )
     scheduler: Literal["fifo", "prefill_first"] = Field("fifo", description="which queries a step takes first")
     safety_margin: float | None = Field(None, ge=0, le=1, description="share of free pages kept from new queries")

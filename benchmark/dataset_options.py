@@ -1,4 +1,4 @@
-"""What a profile may say of the datasets. Both halves read it: the controller refuses what cannot be."""
+"""Options of the datasets in a profile. The controller uses them too, to refuse invalid profiles."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ MOST_TOKENS = 2**20
 
 
 class DistributionOptions(BaseModel):
-    """Numbers that are drawn from a distribution, cut off at both ends: what would lie beyond is not drawn."""
+    """Numbers drawn from a distribution that is truncated at both ends."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
-    distribution: Literal["normal", "lognormal"] = Field(description="a constant is a number, uniform two in brackets")
-    mean: float = Field(gt=0, description="of the numbers themselves, before both ends are cut off")
+    distribution: Literal["normal", "lognormal"] = Field(
+        description="write a constant as a number, and uniform as two in brackets"
+    )
+    mean: float = Field(gt=0, description="of the numbers themselves, before truncation")
     stddev: float = Field(gt=0, description="their standard deviation")
-    least: float = Field(ge=0, description="the smallest that is drawn")
+    least: float = Field(ge=0, description="the smallest number drawn")
     most: float = Field(description="the largest")
 
     @model_validator(mode="after")
     def _in_order(self) -> DistributionOptions:
         if not self.least <= self.mean <= self.most:
-            raise ValueError("the mean lies between least and most")
+            raise ValueError("the mean must be between least and most")
         return self
 
 
@@ -31,7 +33,7 @@ Span = tuple[float, float]
 
 
 def _drawn(value: Any, least: int, most: int, kind: type[int] | type[float]) -> Any:
-    """Return a number, [least, most] or a distribution; one message for whatever else it is: a union has several."""
+    """Return a number, [least, most] or a distribution; anything else gives one error, where a union gives several."""
     what = f"a {'whole number' if kind is int else 'number'} from {least} to {most}"
     words = (
         f"it must be {what}, two of them ([the least, the most]), or a mapping with distribution (normal or "
@@ -69,7 +71,7 @@ Seconds = Annotated[float | tuple[float, float] | DistributionOptions, BeforeVal
 
 
 def bounds_of(drawn: float | Span | DistributionOptions) -> Span:
-    """Return the least and the most that is drawn."""
+    """Return the least and the most that can be drawn."""
     if isinstance(drawn, DistributionOptions):
         return drawn.least, drawn.most
     return drawn if isinstance(drawn, tuple) else (drawn, drawn)
@@ -80,16 +82,16 @@ class _Options(BaseModel):
 
 
 class _SharedPrefix(_Options):
-    """Prompts that begin alike, as those of one system prompt do."""
+    """Prompts with a common beginning, like a system prompt."""
 
     shared_prefix_tokens: int = Field(
-        0, ge=0, le=MOST_TOKENS, strict=True, description="tokens that prompts begin with in common, before their own"
+        0, ge=0, le=MOST_TOKENS, strict=True, description="tokens of the common beginning, before a prompt's own"
     )
     shared_prefix_share: float = Field(
-        1.0, gt=0, le=1, strict=True, description="share of the prompts that begin so, drawn by the seed"
+        1.0, gt=0, le=1, strict=True, description="share of the prompts with a common beginning, drawn by the seed"
     )
     shared_prefixes: int = Field(
-        1, ge=1, le=10**6, strict=True, description="different ones, of which each such prompt has one"
+        1, ge=1, le=10**6, strict=True, description="number of different beginnings, of which each such prompt has one"
     )
 
 
@@ -101,34 +103,36 @@ class SyntheticOptions(_SharedPrefix):
         "[distribution](#distributions)"
     )
     output_tokens: Lengths | None = Field(
-        None, description="tokens of each answer, exactly; written likewise; absent: as `generation` says"
+        None, description="exact tokens of each answer, in the same form; absent: as in `generation`"
     )
-    prompts: int = Field(ge=1, le=10**6, strict=True, description="how many different prompts are made")
+    prompts: int = Field(ge=1, le=10**6, strict=True, description="number of different prompts")
     seed: int = Field(0, ge=0, strict=True, description="the same seed and model give the same prompts")
 
     @property
     def longest(self) -> int:
-        """Tokens that a prompt has at most."""
+        """The most tokens of a prompt."""
         return self.shared_prefix_tokens + int(bounds_of(self.input_tokens)[1])
 
 
 class ConversationsOptions(_SharedPrefix):
     """The `dataset_options` of the dataset `conversations`."""
 
-    conversations: int = Field(ge=1, le=10**6, strict=True, description="how many different ones are made")
+    conversations: int = Field(ge=1, le=10**6, strict=True, description="number of different conversations")
     turns: Lengths = Field(description="questions in each: a number, [the least, the most] or a distribution")
-    input_tokens: Lengths = Field(description="tokens that each question adds; written likewise")
+    input_tokens: Lengths = Field(description="tokens that each question adds, in the same form")
     output_tokens: Lengths | None = Field(
-        None, description="tokens of each answer, exactly; written likewise; absent: as `generation` says"
+        None, description="exact tokens of each answer, in the same form; absent: as in `generation`"
     )
-    think_s: Seconds = Field(0, description="seconds between an answer and the next question; written likewise")
+    think_s: Seconds = Field(0, description="seconds between an answer and the next question, in the same form")
     seed: int = Field(0, ge=0, strict=True, description="the same seed and model give the same conversations")
 
 
 class TraceOptions(_Options):
     """The `dataset_options` of the dataset `trace`, whose file is `benchmark_dataset_path`."""
 
-    queries: int | None = Field(None, ge=1, strict=True, description="the first so many; absent: all")
+    queries: int | None = Field(
+        None, ge=1, strict=True, description="number of queries from the file's beginning; absent: all"
+    )
     block_tokens: int = Field(
         512, ge=1, le=MOST_TOKENS, strict=True, description="tokens that each of `hash_ids` stands for"
     )
@@ -144,5 +148,7 @@ class TraceOptions(_Options):
 class CnnDailymailOptions(_Options):
     """The `dataset_options` of the dataset `cnn_dailymail`."""
 
-    prompts: int | None = Field(None, ge=1, strict=True, description="the first so many articles; absent: all")
+    prompts: int | None = Field(
+        None, ge=1, strict=True, description="number of articles from the beginning; absent: all"
+    )
     edge: bool = Field(False, strict=True, description="the 5,000 articles of MLPerf's edge benchmark, in its order")

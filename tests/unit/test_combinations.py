@@ -166,19 +166,23 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
         (
             options("vllm", tensor_parallel_size=2) | CPU_VLLM,
             None,
-            "tensor_parallel_size and pipeline_parallel_size spread a model over GPUs, and benchmark_device is cpu.",
+            "tensor_parallel_size and pipeline_parallel_size spread a model over GPUs, but benchmark_device is cpu.",
         ),
         # Lengths
         (
             options("vllm", max_model_len=32),
             None,
-            "max_model_len is 32, and the profile's longest prompt and its answer",
+            "max_model_len is 32, but the profile's longest prompt and its answer",
         ),
-        (asked("vllm"), SYNTHETIC, "max_model_len is 8192, and the profile's longest prompt and its answer take 9064"),
+        (
+            asked("vllm"),
+            SYNTHETIC,
+            "max_model_len is 8192, but the profile's longest prompt and its answer take at least 9064",
+        ),
         # Servers
-        (asked("endpoint"), None, "The engine is endpoint and there is none: set benchmark_endpoint_urls"),
-        (URL, None, "benchmark_endpoint_urls is set, and the engine continuous asks no server"),
-        ({"benchmark_endpoint_start": "x"}, None, "benchmark_endpoint_start is set, and the engine continuous asks no"),
+        (asked("endpoint"), None, "The engine is endpoint, but there is no server: set benchmark_endpoint_urls"),
+        (URL, None, "benchmark_endpoint_urls is set, but the engine continuous uses no server"),
+        ({"benchmark_endpoint_start": "x"}, None, "benchmark_endpoint_start is set, but the engine continuous uses no"),
         (asked("continuous", **URL, benchmark_endpoint_start="x"), None, "benchmark_endpoint_start are set, and the"),
         (
             asked("endpoint", **URL, benchmark_endpoint_api="chat"),
@@ -194,15 +198,15 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
         (
             {},
             {**CLOSED, "scenario_options": {"concurrency": 8}},
-            "sequential answers one query before it takes the next, and 8 are to be in flight",
+            "sequential answers one query before it takes the next, but 8 should be in flight",
         ),
         (
             {"benchmark_engine": "continuous"},
             {**CLOSED, "scenario_options": {"max_duration_ms": 9}},
-            "samples is 5, and scenario_options say when enough were measured",
+            "samples is 5, but scenario_options set when to stop",
         ),
         # Sweeps
-        ({}, {**CLOSED, "sweep": {"concurrency": [1, 4]}}, "and 4 are to be in flight"),
+        ({}, {**CLOSED, "sweep": {"concurrency": [1, 4]}}, "but 4 should be in flight"),
         (asked("continuous"), {**CLOSED, "sweep": {"concurrency": [4, 1]}}, "above the one before it"),
         (asked("continuous"), {**CLOSED, "sweep": {"rate": [0.5], "concurrency": [1]}}, "either concurrency or rate"),
         (asked("continuous"), {**CLOSED, "sweep": {"rate": [0.5]}}, "rate needs LoadGen's scenario Server"),

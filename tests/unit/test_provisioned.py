@@ -44,7 +44,7 @@ def test_one_word_is_enough() -> None:
         ({"benchmark_engine_options": {"arguments": ["--served_model_name", "x"]}}, "--served-model-name is what the"),
         (
             {"benchmark_engine_options": {"arguments": ["--enable-prefix-caching"]}},
-            "arguments: --enable-prefix-caching has repeated prompts answered without computing them: leave it out",
+            "arguments: --enable-prefix-caching answers repeated prompts without computing them: leave it out",
         ),
         ({"benchmark_engine_options": {"arguments": ["--enable_prefix_caching=true"]}}, "--enable_prefix_caching=true"),
         ({"benchmark_engine_options": {"arguments": ["--enable-prefix"]}}, "arguments: --enable-prefix has"),

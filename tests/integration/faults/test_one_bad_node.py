@@ -119,7 +119,7 @@ EXPECTED = {
     "rebooted": ("interrupted", "benchmark: The node was restarted while the benchmark ran"),
     "tmp-lost": ("failed", "does that not outlive a restart (as /tmp), or was it removed? Nothing could be fetched"),
     "truncated": ("refused", "not JSON; the file is truncated or damaged"),
-    "other-schema": ("refused", "schema_version 99 is not one this program knows"),
+    "other-schema": ("refused", "schema_version 99 is unknown to this program"),
     "too-large": ("refused", "larger than 16 MiB; refused"),
     "other-run": ("refused", "it belongs to the run 20200101T000000Z-deadbeef"),
     "escaping": ("failed", "benchmark: fetched.tar.gz: came without benchmark.log, mlperf_datacenter_escaping_"),

@@ -109,7 +109,7 @@ CLAIMS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (lambda r: r["resolved"]["profile"].update(samples=4), "other settings than the run's: profile.samples is 4"),
     (lambda r: r.update(run_id="20240101T000000Z-aaaaaaaa"), "it belongs to the run 20240101T000000Z-aaaaaaaa"),
     (lambda r: r.update(node="jw9"), "it is the result of jw9, not of jw2"),
-    (lambda r: r.update(schema_version=2), "schema_version 2 is not one this program knows"),
+    (lambda r: r.update(schema_version=2), "schema_version 2 is unknown to this program"),
     (lambda r: r.update(surprise=1), "not a NodeResult: surprise"),
     (lambda r: r["metrics"].update(qps="fast"), "not a NodeResult: metrics.qps"),
 ]
