@@ -183,7 +183,7 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
         (asked("endpoint"), None, "The engine is endpoint, but there is no server: set benchmark_endpoint_urls"),
         (URL, None, "benchmark_endpoint_urls is set, but the engine continuous uses no server"),
         ({"benchmark_endpoint_start": "x"}, None, "benchmark_endpoint_start is set, but the engine continuous uses no"),
-        (asked("continuous", **URL, benchmark_endpoint_start="x"), None, "benchmark_endpoint_start are set, and the"),
+        (asked("continuous", **URL, benchmark_endpoint_start="x"), None, "benchmark_endpoint_start are set, but the"),
         (
             asked("endpoint", **URL, benchmark_endpoint_api="chat"),
             SYNTHETIC,
@@ -260,7 +260,7 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
         (
             {},
             {**SYNTHETIC, "engine": "simulated", "without_model_or_gpu": True},
-            "the dataset synthetic is made of a model's tokens: take curated",
+            "the dataset synthetic is made of a model's tokens: use curated",
         ),
         # Accuracy
         (

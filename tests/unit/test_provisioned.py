@@ -47,7 +47,7 @@ def test_one_word_is_enough() -> None:
             "arguments: --enable-prefix-caching answers repeated prompts without computing them: leave it out",
         ),
         ({"benchmark_engine_options": {"arguments": ["--enable_prefix_caching=true"]}}, "--enable_prefix_caching=true"),
-        ({"benchmark_engine_options": {"arguments": ["--enable-prefix"]}}, "arguments: --enable-prefix has"),
+        ({"benchmark_engine_options": {"arguments": ["--enable-prefix"]}}, "arguments: --enable-prefix answers"),
         ({"vllm_wheelhouses": "x"}, "vllm_wheelhouses is not a setting: did you mean vllm_wheelhouse?"),
     ],
 )

@@ -105,7 +105,9 @@ def test_a_load_without_a_ladder_says_how_users_are_served(tmp_path: Path) -> No
     result = aggregate(run_dir)
     assert (result.nodes[0].load, result.sweep) == (load, None)
     words = " ".join(render_cluster(result, read_run(run_dir)).split())
-    assert "Load 8 in flight on each GPU, a closed loop: there is no schedule, times count from when" in words
+    assert (
+        "Load 8 in flight on each GPU, a closed loop: without a schedule, times count from the previous answer" in words
+    )
     assert "before was answered; 35.0 tokens/s for each" in words
 
 

@@ -77,7 +77,7 @@ def test_asked_for_by_name_no_other_engine_answers(tmp_path: Path, mamba: Path) 
 def test_where_the_fallback_fails_too_both_reasons_are_given(mamba: Path) -> None:
     settings = Settings(benchmark_device="cpu", benchmark_dtype="float32", benchmark_model=str(mamba))
     profile = load_profile("quick").model_copy(update={"fallback_engine": "endpoint"})
-    said = r"The engine is endpoint, but there is no server.* \(endpoint is to answer instead of continuous: This arch"
+    said = r"The engine is endpoint and there is none.* \(endpoint is to answer instead of continuous: This arch"
     with ExitStack() as stack, pytest.raises(InputError, match=said):
         load_engine(profile, settings, lambda engine: None, stack)
 
