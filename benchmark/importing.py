@@ -107,7 +107,7 @@ def undocumented() -> Iterator[None]:
     from matplotlib import artist
 
     written, artist.kwdoc = artist.kwdoc, lambda artist: ""
-    # Says that a subclass is to be given a `set` of its own, which differs in its manual alone.
+    # Makes a subclass get its own `set`, which differs only in its documentation.
     own = vars(artist.Artist.set).pop(_OWN_SET, None)
     try:
         yield

@@ -41,7 +41,7 @@ class Place:
 
 @dataclass(frozen=True)
 class NodeFigure:
-    """One figure of a node, with its values in all places. `name` is without the pair: peer_copy for peer_copy_0_to_1."""
+    """One figure of a node, with its values in all places. `name`: without the pair, as in peer_copy."""
 
     name: str
     unit: str

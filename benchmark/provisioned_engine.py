@@ -89,7 +89,7 @@ class ServerOptions(BaseModel):
     def _not_reserved(cls, words: list[str]) -> list[str]:
         for word in words:
             if (name := word.partition("=")[0].replace("_", "-")) in cls.reserved:
-                raise ValueError(f"{name} is what the run decides")
+                raise ValueError(f"{name} is set by the run")
         return words
 
 

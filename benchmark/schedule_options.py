@@ -1,4 +1,4 @@
-"""What a profile may say of the scenarios `schedule` and `conversations`. Both halves read it."""
+"""Options of the scenarios `schedule` and `conversations` in a profile. The controller uses them too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Options(BaseModel):
 
     arrivals: Literal["constant", "poisson", "gamma", "trace"] = Field(
         "poisson",
-        description="when queries come: at equal distances, at random, in bursts, or as the dataset's own times say",
+        description="when queries arrive: at equal intervals, at random, in bursts, or at the dataset's own times",
     )
     burstiness: float = Field(
         1.0,
@@ -23,16 +23,16 @@ class Options(BaseModel):
         "more even",
     )
     time_scale: float = Field(
-        1.0, gt=0, description="of a trace: all its times are multiplied by this; 0.5: twice as fast"
+        1.0, gt=0, description="for a trace: all its times are multiplied by this; 0.5: twice as fast"
     )
-    seed: int = Field(0, ge=0, strict=True, description="the same seed gives the same distances on every node")
+    seed: int = Field(0, ge=0, strict=True, description="the same seed gives the same intervals on every node")
 
     @model_validator(mode="after")
     def _of_these_arrivals(self) -> Options:
         if self.burstiness != 1 and self.arrivals != "gamma":
-            raise ValueError(f"burstiness belongs to arrivals: gamma, and arrivals is {self.arrivals}")
+            raise ValueError(f"burstiness belongs to arrivals: gamma, but arrivals is {self.arrivals}")
         if self.time_scale != 1 and self.arrivals != "trace":
-            raise ValueError(f"time_scale belongs to arrivals: trace, and arrivals is {self.arrivals}")
+            raise ValueError(f"time_scale belongs to arrivals: trace, but arrivals is {self.arrivals}")
         return self
 
 
@@ -41,4 +41,4 @@ class ConversationOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    users: int = Field(1, ge=1, le=100_000, strict=True, description="who converse at the same time, on each GPU")
+    users: int = Field(1, ge=1, le=100_000, strict=True, description="simultaneous users on each GPU")

@@ -1,4 +1,4 @@
-"""What a profile may say about the engine `sequential`. Both halves read it."""
+"""Options of the engine `sequential` in a profile. The controller uses them too."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     tensor_parallel: int = Field(
-        1, ge=1, description="GPUs that the model is spread over, a process each; on the CPU processes"
+        1, ge=1, description="GPUs that the model is spread over, one process each; on the CPU: processes"
     )

@@ -238,7 +238,7 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
         (
             asked("continuous"),
             {**CLOSED, "scenario": "schedule", "scenario_options": {"arrivals": "poisson", "burstiness": 2}},
-            "burstiness belongs to arrivals: gamma, and arrivals is poisson",
+            "burstiness belongs to arrivals: gamma, but arrivals is poisson",
         ),
         (asked("continuous"), REPLAY, "The dataset trace needs benchmark_dataset_path"),
         (asked("continuous"), {**REPLAY, "dataset": "curated"}, "the dataset curated has no times of its own"),

@@ -40,7 +40,7 @@ def test_one_word_is_enough() -> None:
             {"benchmark_engine_options": {"gpu_memory_utilization": 1.1}},
             "gpu_memory_utilization is 1.1: it must be at most 1.",
         ),
-        ({"benchmark_engine_options": {"arguments": ["--port=1"]}}, "--port is what the run decides"),
+        ({"benchmark_engine_options": {"arguments": ["--port=1"]}}, "--port is set by the run"),
         ({"benchmark_engine_options": {"arguments": ["--served_model_name", "x"]}}, "--served-model-name is what the"),
         (
             {"benchmark_engine_options": {"arguments": ["--enable-prefix-caching"]}},

@@ -301,7 +301,7 @@ def test_a_run_file_with_a_name_that_leads_out_is_refused(tmp_path: Path, name: 
 
 
 def test_a_directory_that_is_not_a_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"is not a run: there is no run\.json in it"):
+    with pytest.raises(InputError, match=r"is not a run: it has no run\.json"):
         aggregate(tmp_path)
 
 

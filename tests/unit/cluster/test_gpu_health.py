@@ -176,8 +176,8 @@ def test_slices_of_a_node_without_mig_are_none(well: Probe) -> None:
 @pytest.mark.parametrize(
     ("visible", "problem", "warning"),
     [
-        ("0,-1,1", "", "'-1' is below zero, and so CUDA takes no more of it"),
-        ("0,0", "'0' is there twice, and CUDA then sees no GPU at all", ""),
+        ("0,-1,1", "", "'-1' is negative, and so CUDA ignores the rest"),
+        ("0,0", "'0' occurs twice, and CUDA then sees no GPU at all", ""),
         ("", "entry 1 is empty", ""),
         ("8", "'8' is beyond the machine's 8 GPUs", ""),
         ("GPU-9", "'GPU-9' is not a device of this machine", ""),

@@ -108,7 +108,7 @@ def test_a_load_without_a_ladder_says_how_users_are_served(tmp_path: Path) -> No
     assert (
         "Load 8 in flight on each GPU, a closed loop: without a schedule, times count from the previous answer" in words
     )
-    assert "before was answered; 35.0 tokens/s for each" in words
+    assert "previous answer; 35.0 tokens/s for each" in words
 
 
 def test_nodes_may_stop_at_different_steps(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_defaults() -> None:
         ("python_env_timeout_s", 0, "python_env_timeout_s is 0"),
         ("python_env_dir", "envs/llm", "python_env_dir is 'envs/llm': it must begin with / or ~/"),
         ("python_env_dir", "$HOME/llm", "python_env_dir is '$HOME/llm': it must begin with / or ~/"),
-        ("python_env_code_dir", "/a:b", "python_env_code_dir is '/a:b': it must hold no colon"),
+        ("python_env_code_dir", "/a:b", "python_env_code_dir is '/a:b': it must not contain a colon"),
         ("vllm_dir", "/", "vllm_dir is '/': it must not be the root"),
         ("benchmark_endpoint_urls", "http://a", "benchmark_endpoint_urls is 'http://a': it must be a list."),
         ("benchmark_endpoint_urls", ["ftp://a"], "benchmark_endpoint_urls is ['ftp://a']: each must be a server's"),

@@ -61,7 +61,7 @@ def test_no_such_run_names_the_newest(results: Path, name: str) -> None:
 @pytest.mark.parametrize("path", ["../other", "/etc", "./x", "~/x"])
 def test_what_can_only_be_a_path_is_looked_for_there(results: Path, path: str) -> None:
     make_run(results.parent / "other", {"jw2": asked()})
-    with pytest.raises(InputError, match=rf"^{re.escape(path)} is not a run: there is no run.json in it\.$"):
+    with pytest.raises(InputError, match=rf"^{re.escape(path)} is not a run: it has no run.json\.$"):
         find_run(results, path)
 
 
