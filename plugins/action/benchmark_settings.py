@@ -132,7 +132,7 @@ class ActionModule(NodeAction):
             each = given if isinstance(given, list) else [given]
             if not all(one is None or isinstance(one, Mapping) for one in each):
                 found.append(
-                    f"{ENVIRONMENT} has to be a dictionary of names and values; after -e only JSON gives one: "
+                    f"{ENVIRONMENT} must be a dictionary of names and values; after -e only JSON gives one: "
                     f"""-e '{{"{ENVIRONMENT}": {{"NAME": "VALUE"}}}}'. [{node}]"""
                 )
         return found

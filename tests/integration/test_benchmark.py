@@ -145,7 +145,7 @@ ON_THE_LINE = {
     ),
     # Text, however much it looks like JSON: ansible-core would warn, and go on without any of it.
     ("node_environment", """'{"HTTPS_PROXY": "http://proxy"}'"""): (
-        "node_environment has to be a dictionary of names and values; after -e only JSON gives one"
+        "node_environment must be a dictionary of names and values; after -e only JSON gives one"
     ),
 }
 

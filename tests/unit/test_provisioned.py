@@ -41,7 +41,10 @@ def test_one_word_is_enough() -> None:
             "gpu_memory_utilization is 1.1: it must be at most 1.",
         ),
         ({"benchmark_engine_options": {"arguments": ["--port=1"]}}, "--port is set by the run"),
-        ({"benchmark_engine_options": {"arguments": ["--served_model_name", "x"]}}, "--served-model-name is what the"),
+        (
+            {"benchmark_engine_options": {"arguments": ["--served_model_name", "x"]}},
+            "--served-model-name is set by the",
+        ),
         (
             {"benchmark_engine_options": {"arguments": ["--enable-prefix-caching"]}},
             "arguments: --enable-prefix-caching answers repeated prompts without computing them: leave it out",

@@ -36,7 +36,7 @@ def test_they_show_nowhere_by_themselves() -> None:
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({ENVIRONMENT: "A=hidden-value"}, "benchmark_environment has to be a dictionary of names and values."),
+    ({ENVIRONMENT: "A=hidden-value"}, "benchmark_environment must be a dictionary of names and values."),
     ({ENVIRONMENT: {"A B": "hidden-value"}}, "benchmark_environment.A B is not the name of an environment variable"),
     (
         {ENVIRONMENT: {"A": ["hidden-value"]}},

@@ -193,7 +193,7 @@ def test_what_cuda_leaves_out_is_said_before(well: Probe, visible: str, problem:
 def test_what_the_login_chooses_is_what_the_run_gets(tmp_path: Path) -> None:
     probe = seen(tmp_path, eight({0: {"gpu_recovery_action": "Reset"}}), visible="1,1")
     (problem,), _ = said_of(probe)
-    assert "'1' is there twice" in problem
+    assert "'1' occurs twice" in problem
     # What the run is given goes before.
     assert "GPU 0" in said_of(probe, Wanted("0"))[0][0]
 

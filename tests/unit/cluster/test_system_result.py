@@ -295,7 +295,7 @@ def test_a_comparison_says_that_it_is_of_one_system(tmp_path: Path) -> None:
     one, other = (make(tmp_path / name, answered()) for name in ("one", "other"))
     text = " ".join(render_text(compare(load_side(one), load_side(other))).split())
     assert ", float16, vllm, 2 x NVIDIA A30: one system" in text
-    assert "Of all: what one schedule over all nodes gave." in text
+    assert "Of all: the result of one schedule over all nodes." in text
     assert "Of node" not in text
     assert re.search(r"tokens/s all \S+ \S+ ", text)
     assert " node " not in text.partition("verdict")[2].partition("Of all")[0]
@@ -338,7 +338,7 @@ def test_lists_of_runs_say_that_it_is_one_system(tmp_path: Path) -> None:
 
 def test_what_is_of_one_node_each_is_refused(tmp_path: Path) -> None:
     run_dir = make(tmp_path / "run", answered())
-    with pytest.raises(InputError, match="are one system, and a tree has the system of one node each"):
+    with pytest.raises(InputError, match="are one system, but in a tree each node is a system"):
         gather_parts([run_dir])
     with pytest.raises(InputError, match="a point of the endpoints format is of one node: name a run with"):
         curves_of(gather(run_dir))

@@ -66,7 +66,7 @@ def test_what_can_only_be_a_path_is_looked_for_there(results: Path, path: str) -
 
 
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nowhere: No such file or directory: no run was kept there yet, or"):
+    with pytest.raises(InputError, match="nowhere: No such file or directory: no run was stored there yet, or"):
         find_run(tmp_path / "nowhere", "latest")
 
 

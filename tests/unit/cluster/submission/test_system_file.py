@@ -25,7 +25,7 @@ def test_the_template_asks_every_question(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("cooling: air", "coolng: air"), "coolng is not asked for: did you mean cooling?"),
+        (("cooling: air", "coolng: air"), "coolng is not a known field: did you mean cooling?"),
         (("cooling: air", "cooling:"), "cooling has no answer: air, liquid"),
         (("cooling: air", "cooling: '  '"), "cooling has no answer"),
         (("status: rdi", "status: sold"), "status is 'sold': it must be available, preview or rdi."),
