@@ -178,7 +178,7 @@ def test_an_engine_without_a_server_is_served(playbooks: Playbooks, full_venv: P
         (found,) = (done.run_dir / "nodes" / name).glob("mlperf_datacenter_*.json")
         engine = json.loads(found.read_text())["engine"]
         assert (engine["name"], engine["replicas"], engine["details"]["asks_for_key"]) == ("continuous", replicas, True)
-    assert "and no sum" in words(done.summary)
+    assert "not a sum" in words(done.summary)
     assert "their sum" not in words(done.summary)
     assert "prefix cache: 0 of " in words(done.summary)
 

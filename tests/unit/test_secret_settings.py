@@ -101,7 +101,7 @@ def test_they_are_no_settings() -> None:
     "query", ["key=hidden", "api-key=hidden", "apikey=hidden", "sig=hidden", "access_token=hidden"]
 )
 def test_a_secret_in_the_query_of_a_url_is_refused(query: str) -> None:
-    with pytest.raises(InputError, match="give it as a header, by benchmark_endpoint_headers") as reported:
+    with pytest.raises(InputError, match="set it as a header in benchmark_endpoint_headers") as reported:
         check_settings({"benchmark_endpoint_urls": [f"https://host/v1?api-version=1&{query}"]})
     assert "hidden" not in str(reported.value)
     check_settings({"benchmark_endpoint_urls": ["https://host/openai/v1?api-version=preview&tokenizer=x"]})

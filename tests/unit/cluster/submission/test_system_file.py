@@ -32,7 +32,7 @@ def test_the_template_asks_every_question(tmp_path: Path) -> None:
         (("node: 2", "node: none"), "host_processors_per_node is 'none': it must be a whole number."),
         (("cooling: air", "cooling: [air]"), "cooling is ['air']: it must be text"),
         (("cooling: air", "cooling: {"), "is not YAML"),
-        ((ANSWERS, "- air\n"), "holds no answers"),
+        ((ANSWERS, "- air\n"), "has no answers"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, change: tuple[str, str], said: str) -> None:
