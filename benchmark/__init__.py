@@ -1,4 +1,4 @@
-"""The datacenter LLM benchmark: measure LLM inference on GPU nodes and say whether it reaches its target."""
+"""The datacenter LLM benchmark: measures LLM inference on GPU nodes and judges whether it reaches its target."""
 
 __version__ = "0.2.0"
 

@@ -1,9 +1,9 @@
-"""MLPerf's compliance test TEST06: whether the tokens that LoadGen was told of are those that were generated.
+"""MLPerf's compliance test TEST06: whether the tokens reported to LoadGen are those that were generated.
 
-The audit run is a performance run of some hundred queries whose answers LoadGen logs. Both halves judge it here: the
-node for its result, the controller again, and for the submission. The rules are the reference's own script's, and ours
-are stricter in three things that it lets pass: a first token that LoadGen was never told of, an answer of no token at
-all (its query failed), and two of the model's own ends of a sequence beside the one that the script assumes.
+The audit run is a performance run of some hundred queries whose answers LoadGen logs. It is judged here by the node,
+again by the controller, and for a submission. The rules are those of the reference's script, and stricter in three
+cases that it lets pass: a first token that was never reported to LoadGen, an answer without any token (its query
+failed), and two end-of-sequence tokens of the model besides the one that the script assumes.
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ from benchmark.records import Audit, LoadGenResult
 
 AUDIT_CONFIG = "audit.config"
 TEST06 = "TEST06"
-# Before the names of the audit run's files.
+# Prefix of the audit run's files.
 AUDIT_PREFIX = f"{TEST06}_"
 AUDIT_QUERIES = 100
-# What the reference's script takes for the end of a sequence where it is not reported: Llama 2's.
+# The end-of-sequence token that the reference's script assumes if none is reported: Llama 2's.
 DEFAULT_END = 2
 _TOKEN_BYTES = 4
 _PERFORMANCE = 2
-# What LoadGen reads beside its own configuration for the test: a hundred queries of no least duration, and the answers
-# of a hundred of them logged.
+# LoadGen's settings for the test: a hundred queries without a minimum duration, and a hundred answers logged.
 _SETTINGS = {
     "mode": _PERFORMANCE,
     "accuracy_log_rng_seed": 720381539243781796,
@@ -39,21 +38,21 @@ _SETTINGS = {
     "min_duration": 0,
     "sample_concatenate_permutation": 0,
 }
-# Where LoadGen's log has another name, or another word, for what its configuration says.
+# Settings with another name, or another value, in LoadGen's log than in its configuration.
 _LOGGED = {"mode": ("test_mode", "PerformanceOnly"), "min_duration": ("min_duration_ms", 0)}
 
 
 def audit_config() -> str:
-    """Return the configuration file that makes LoadGen's run the test's."""
+    """Return LoadGen's configuration file for the test."""
     return "".join(f"*.*.{name} = {value}\n" for name, value in _SETTINGS.items())
 
 
 def unlike_config(loadgen: LoadGenResult) -> list[str]:
-    """Return in what the settings that LoadGen logged of an audit run differ from the test's, a few words each."""
+    """Return how the logged settings of an audit run differ from the test's, a few words each."""
     settings = loadgen.settings
     expected = dict(_LOGGED.get(name, (name, value)) for name, value in _SETTINGS.items())
     if loadgen.scenario == "Offline":
-        del expected["min_query_count"]  # one query there, whatever a configuration says
+        del expected["min_query_count"]  # always one query, whatever a configuration says
     return [
         f"{name} {settings.get(name, 'not reported')} instead of {value}"
         for name, value in expected.items()
@@ -67,28 +66,28 @@ class Verification:
 
     answers: int
     end_tokens: tuple[int, ...]
-    """What was taken for the end of a sequence."""
+    """The tokens that count as the end of a sequence."""
     other_first: int | None
-    """That begin with another token than LoadGen was told of; None: LoadGen is not told of it in Offline."""
+    """Answers whose first token differs from the reported one; None: it is not reported in Offline."""
     unreported_first: int
-    """Of whose first token LoadGen was told nothing, where it is to be."""
+    """Answers whose first token was not reported although it should be."""
     ended_twice: int
     other_length: int
-    """That have another number of tokens than LoadGen was told of, or none."""
+    """Answers without tokens, or with another number of tokens than reported."""
 
     @property
     def first_token(self) -> bool | None:
-        """Whether every answer begins as LoadGen was told; None where there is nothing to check."""
+        """Whether every answer begins with the reported token; None if there is nothing to check."""
         return None if self.other_first is None else not self.other_first + self.unreported_first
 
     @property
     def end(self) -> bool:
-        """Whether every answer ends once at most."""
+        """Whether every answer has at most one end-of-sequence token."""
         return not self.ended_twice
 
     @property
     def length(self) -> bool:
-        """Whether every answer has as many tokens as LoadGen was told of."""
+        """Whether every answer has the reported number of tokens."""
         return not self.other_length
 
     @property
@@ -100,22 +99,22 @@ class Verification:
     def checks(self) -> tuple[str, ...]:
         """Each rule and how many answers broke it, a sentence each."""
         if self.other_first is None:
-            first = "First token: skipped, LoadGen is not told of it in Offline."
+            first = "First token: skipped, it is not reported to LoadGen in Offline."
         else:
-            fault = "begin with another token than LoadGen was told of"
+            fault = "begin with another token than was reported to LoadGen"
             if self.unreported_first:
-                fault += f"; of {self.unreported_first} LoadGen was told no first token, which the reference lets pass"
+                fault += f"; for {self.unreported_first} none was reported, which the reference lets pass"
             first = self._sentence("First token", self.first_token is True, self.other_first, fault)
         return (
             first,
             self._sentence(
-                "End of sequence", self.end, self.ended_twice, "end with more than one token that ends a sequence"
+                "End of sequence", self.end, self.ended_twice, "end with more than one end-of-sequence token"
             ),
             self._sentence(
                 "Length",
                 self.length,
                 self.other_length,
-                "have no token, or not as many as LoadGen was told of",
+                "have no token, or not as many as were reported to LoadGen",
             ),
         )
 
@@ -124,14 +123,14 @@ class Verification:
 
 
 def verify_audit(directory: Path, loadgen: LoadGenResult, ends: Iterable[int]) -> Verification:
-    """Return what the answers in the audit run's log come to; `ends` are the model's tokens that end a sequence.
+    """Judge the answers in the audit run's log; `ends`: the model's end-of-sequence tokens.
 
-    Raises InputError where the log is absent or not one of such a run.
+    Raises InputError if the log is missing or not that of an audit run.
     """
     answers = _read(directory / f"{AUDIT_PREFIX}{ANSWERS}")
     end_tokens = tuple(sorted({DEFAULT_END, *ends}))
     offline = loadgen.scenario == "Offline"
-    # Without the field LoadGen logged no first token at all: another scenario's log, which the reference fails too.
+    # A log without the field is another scenario's, without first tokens; the reference fails it too.
     other = sum(one.first is None or one.token_ids[: len(one.first)] != one.first for one in answers)
     return Verification(
         answers=len(answers),
@@ -144,7 +143,7 @@ def verify_audit(directory: Path, loadgen: LoadGenResult, ends: Iterable[int]) -
 
 
 def judge_audit(directory: Path, loadgen: LoadGenResult, ends: Iterable[int]) -> Audit:
-    """Return `verify_audit` as a result has it. Raises InputError as that does."""
+    """Return `verify_audit` as a record for a result. Raises InputError like it."""
     found = verify_audit(directory, loadgen, ends)
     return Audit(
         name=TEST06,
@@ -158,9 +157,9 @@ def judge_audit(directory: Path, loadgen: LoadGenResult, ends: Iterable[int]) ->
 
 @dataclass(frozen=True)
 class _Logged:
-    """One answer of the audit run: its token ids, those told with the first token, and how many LoadGen was told of.
+    """One answer of the audit run: its token ids, those reported as the first token, and the reported number.
 
-    None in the place of the first: LoadGen writes nothing of it in Offline.
+    The first ones are None in Offline, where LoadGen does not log them.
     """
 
     token_ids: tuple[int, ...]
@@ -169,7 +168,7 @@ class _Logged:
 
 
 def _ends_twice(token_ids: Sequence[int], end: int) -> bool:
-    # As the reference counts: the answer's first token is never taken for an end.
+    # Like the reference: an answer's first token never counts as an end.
     return len(token_ids) > 2 and token_ids[-1] == token_ids[-2] == end
 
 
@@ -187,8 +186,8 @@ def _read(path: Path) -> list[_Logged]:
             found.append(_Logged(_tokens(entry["data"]), first, int(entry["token_count"])))
         except (KeyError, TypeError, ValueError, struct.error):
             raise InputError(
-                f"{path}: entry {position} (from 0) has not data and token_count as LoadGen writes them, of "
-                "32-bit token ids."
+                f"{path}: entry {position} (from 0) lacks data and token_count as LoadGen writes them, with 32-bit "
+                "token ids."
             ) from None
     return found
 

@@ -1,4 +1,4 @@
-"""The hash of what is equal as JSON, however it is written."""
+"""A hash of JSON values that does not depend on formatting."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from benchmark import DISCLAIMER, __version__
 from benchmark.errors import BenchmarkError, InputError, RunError, SetupError
 from benchmark.importing import importing, missing_package, not_loading, one_blas_thread
 
-# Each command's module has add_arguments(parser) and main(arguments) -> exit code. Only the one asked for is
+# Each command's module has add_arguments(parser) and main(arguments) -> exit code. Only the one that is used is
 # imported: a controller has no torch, a node no Ansible.
 COMMANDS = {
     "run": ("benchmark.commands.run", "measure this node"),
@@ -42,7 +42,7 @@ COMMANDS = {
     ),
     "manifest": ("benchmark.commands.manifest", "list everything that is ever downloaded, and how it is verified"),
     "aggregate": ("benchmark.commands.aggregate", "make the cluster summary from a run's files"),
-    "compare": ("benchmark.commands.compare", "what became better or worse between two runs, or two nodes"),
+    "compare": ("benchmark.commands.compare", "show what became better or worse between two runs, or two nodes"),
     "goodput": (
         "benchmark.commands.goodput",
         "how many queries met limits of TTFT and TPOT, and for how many users at once",
@@ -51,7 +51,7 @@ COMMANDS = {
     "index": ("benchmark.commands.index", "make the page over all runs again"),
     "history": (
         "benchmark.commands.history",
-        "every node over all stored runs, and when it changed",
+        "show every node over all stored runs, and when it changed",
     ),
     "baseline": ("benchmark.commands.baseline", "set the run that later ones are compared with"),
     "prune": ("benchmark.commands.prune", "show old runs in the results directory, and remove them with --yes"),
@@ -63,19 +63,19 @@ COMMANDS = {
 
 
 def entry() -> NoReturn:
-    """Run a command as a process and end the process.
+    """Run a command as a process and exit.
 
-    At once, once all is written: LoadGen or an engine may have left a thread behind that no longer ends, and what a
-    run made is on the disk by then.
+    Exits at once when everything is written: LoadGen or an engine may have left a thread that never ends, and a run's
+    files are on the disk by then.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # also into a file or a pipe
+        sys.stdout.reconfigure(line_buffering=True)  # also to a file or a pipe
     try:
         code = main()
     except Exception as error:
-        code = RunError.exit_code  # Python's own, 1, would say that all was done and is invalid
+        code = RunError.exit_code  # Python's own, 1, would mean done and invalid
         if not (isinstance(error, BrokenPipeError) and _reader_is_gone()):
-            with suppress(OSError):  # a full disk may be what broke it, and the log may be on that
+            with suppress(OSError):  # the cause may be a full disk that also holds the log
                 traceback.print_exc()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
@@ -84,14 +84,14 @@ def entry() -> NoReturn:
 
 
 def _reader_is_gone() -> bool:
-    """Return whether nobody reads the output any more, as after `| head`: a fault of nobody's."""
+    """Return whether the output's reader is gone, as after `| head`, which is not an error."""
     waiting = select.poll()
     waiting.register(1, 0)
     return any(event & select.POLLERR for _, event in waiting.poll(0))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; a failure is reported in sentences on stderr."""
+    """Run one command and return its exit code; a failure is reported on stderr."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(
         prog="python3 -m benchmark", description=f"LLM inference benchmark ({DISCLAIMER})."

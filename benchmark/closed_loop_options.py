@@ -1,4 +1,4 @@
-"""What a profile may say of the closed loop. Both halves read it: the controller refuses what cannot be."""
+"""Options of the closed loop in a profile. The controller uses them too, to refuse invalid profiles."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.profiles import MOST_IN_FLIGHT
 
-# Queries for each that is in flight, where the profile does not say how many there are: the first begin all at once,
-# the last end in a system that empties.
+# Least queries per query in flight if the profile does not set their number: the first ones all begin at once, and the
+# last ones end in a system that empties.
 LEAST_ROUNDS = 4
 
 
 class Options(BaseModel):
-    """The profile's `scenario_options`. The last two take the place of the profile's `samples`."""
+    """The profile's `scenario_options`. The last two replace the profile's `samples`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
@@ -31,7 +31,7 @@ class Options(BaseModel):
     )
 
     def planned(self, prompts: int, in_flight: int) -> int:
-        """Return how many queries are issued at most, with so many in flight on the whole node."""
+        """Return the largest number of queries, for `concurrency` in flight on the whole node."""
         if self.min_query_count is None and self.max_duration_ms is None:
             return prompts
         return max(self.min_query_count or prompts, LEAST_ROUNDS * in_flight)

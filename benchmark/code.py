@@ -1,4 +1,4 @@
-"""Which code measures: a hash of the package's files, and the commit of the checkout that they come from."""
+"""The version of the code that measures: a hash of the package's files, and the commit of their checkout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmark.provisioned import ENGINES
 from benchmark.records import Code
 
 PACKAGE = Path(__file__).resolve().parent
-# Of a checkout: what can change a number, or how it is come by. An inventory is its owner's to edit.
+# Parts of a checkout that can change a number or how it is measured; inventories are meant to be edited.
 DECIDES = (
     "benchmark",
     "playbooks",
@@ -23,27 +23,27 @@ DECIDES = (
     *(lock.file for engine in ENGINES.values() for lock in engine.locks),
 )
 GIT_S = 10
-# Hex digits of a hash that people compare.
+# Hex digits of a hash that are shown.
 SHORT = 12
 
 
 def installed_sha256() -> str:
-    """Return the hash of the code that runs here, from the files themselves: nobody need have kept it right."""
+    """Return the hash of the running code, computed from its files."""
     files = (path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return _sha256((path.relative_to(PACKAGE.parent).as_posix(), path.read_bytes()) for path in files)
 
 
 def wheel_sha256(wheel: Path) -> str:
-    """Return the same hash of the code in a wheel: what `installed_sha256` gives where that is installed."""
+    """Return the hash of the code in a wheel, equal to `installed_sha256` where it is installed."""
     with ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if name.startswith(f"{PACKAGE.name}/") and not name.endswith("/")]
         return _sha256((name, archive.read(name)) for name in names)
 
 
 def code_of(checkout: Path, sha256: str) -> Code:
-    """Return what is known of code with that hash: the commit of its checkout, and whether files were changed since.
+    """Return the code with that hash, the commit of its checkout, and whether files were changed since.
 
-    Where there is no git, or no repository that this user may read, neither is known.
+    The last two are unknown without git, or without a repository that this user may read.
     """
     commit = _git(checkout, "rev-parse", "HEAD")
     changed = _git(checkout, "status", "--porcelain", "--", *(name for name in DECIDES if (checkout / name).exists()))
@@ -52,7 +52,7 @@ def code_of(checkout: Path, sha256: str) -> Code:
 
 
 def code_words(code: Code | None) -> str:
-    """Return which code it is, for people: "1c2f9e03a1b2 (commit 8199c4cd12ab, modified)"; empty: not known."""
+    """Return the version in words: "1c2f9e03a1b2 (commit 8199c4cd12ab, modified)"; empty if unknown."""
     if code is None:
         return ""
     commit = f"commit {code.commit[:SHORT]}" if code.commit else "commit unknown"

@@ -1,4 +1,4 @@
-"""Samples as columns of numbers: what arithmetic over thousands of them needs, and nothing else of them."""
+"""Samples as columns of numbers, for arithmetic over thousands of them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-# In the place of a number that a sample does not have; none is below zero.
+# Stands for a missing number; real ones are not negative.
 ABSENT = -1
 
 
 @dataclass(frozen=True)
 class Columns:
-    """An entry for each sample, in the order in which they were given. Times are in nanoseconds."""
+    """Columns with an entry for each sample, in the given order. Times are in nanoseconds."""
 
     index: Ints
     scheduled_ns: Ints
@@ -40,7 +40,7 @@ class Columns:
 
     @classmethod
     def of(cls, samples: Iterable[Any]) -> Columns:
-        """Return the columns of `Sample` records, or of whatever has the attributes of one."""
+        """Return the columns of `Sample` records, or of objects with the same attributes."""
         each = list(samples)
         return cls(
             index=_column([s.index for s in each]),
@@ -62,14 +62,14 @@ class Columns:
 
     @classmethod
     def joined(cls, parts: Sequence[Columns]) -> Columns:
-        """Return the samples of all parts, one part after the other."""
+        """Return the samples of all parts, concatenated."""
         return cls(*map(np.concatenate, zip(*map(_each, [cls.of(()), *parts]), strict=True)))
 
     def __len__(self) -> int:
         return len(self.index)
 
     def where(self, chosen: Flags) -> Columns:
-        """Return the samples that are chosen."""
+        """Return the selected samples."""
         return Columns(*(column[chosen] for column in _each(self)))
 
     @property
@@ -79,12 +79,12 @@ class Columns:
 
     @property
     def last_ns(self) -> int:
-        """When the last thing happened that was not waited for in vain: a completion, or a failed query's issue."""
+        """The time of the last event: a completion, or the issue of a failed query."""
         return int(np.maximum(self.issued_ns, self.completed_ns).max(initial=0))
 
 
 def doubles(values: Floats) -> array[float]:
-    """Return the values for those who go through them one by one: numpy's own numbers are slow there."""
+    """Return the values as Python numbers, for loops: numpy's own are slow there."""
     return array("d", values.tobytes())
 
 

@@ -1,6 +1,6 @@
-"""What settings and profile cannot do together, found on the controller before a node is touched.
+"""Combinations of settings and profile that cannot work, refused on the controller before a node is touched.
 
-Only what cannot work is refused. What merely has no effect is let be: one inventory serves several profiles.
+Settings without effect are accepted: one inventory serves several profiles.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Check = Callable[[Settings, Profile], Iterator[str]]
 
 
 def combination_problems(settings: Settings, profile: Profile) -> list[str]:
-    """Return why a profile, with what the settings put in its place, cannot be run with them; a sentence each."""
+    """Return, in sentences, why the effective profile cannot be run with these settings."""
     checks: tuple[Check, ...] = (
         _existing,
         _without_model_or_gpu,
@@ -65,7 +65,7 @@ def _options(settings: Settings, profile: Profile) -> Iterator[str]:
         ("scenario", profile.scenario, SCENARIO_OPTIONS, dict(profile.scenario_options)),
         ("dataset", profile.dataset, DATASET_OPTIONS, dict(profile.dataset_options)),
     ):
-        if name not in known:  # somebody's own, which says itself what it takes
+        if name not in known:  # a user's own, which checks its options itself
             continue
         options = known[name]
         if options is None:
@@ -86,14 +86,14 @@ def _options(settings: Settings, profile: Profile) -> Iterator[str]:
 
 
 def _place(kind: str, option: str, settings: Settings) -> str:
-    """Say where an option is given: in the settings, or in the profile."""
+    """Return where an option is set: in the settings, or in the profile."""
     if kind == "engine" and option in settings.benchmark_engine_options:
         return "benchmark_engine_options."
     return f"Profile {settings.benchmark_profile}: {kind}_options."
 
 
 def _owner(option: str, engines: Mapping[str, type[BaseModel] | None]) -> str:
-    """Say which engines have an option that another one has not."""
+    """Return which engines have an option that another one lacks."""
     owners = [engine for engine, options in engines.items() if options and option in options.model_fields]
     return f" {option} is an option of {' and '.join(owners)}." if owners else ""
 
@@ -104,7 +104,7 @@ def _replicas(settings: Settings, profile: Profile) -> Iterator[str]:
         return
     if profile.engine in (SEQUENTIAL, SIMULATED):
         yield (
-            f"benchmark_replicas is {asked} and the engine {profile.engine} runs once on a node: take the engine "
+            f"benchmark_replicas is {asked} and the engine {profile.engine} runs once on a node: use the engine "
             "continuous, or leave benchmark_replicas at auto."
         )
     if profile.engine in ENGINES and settings.benchmark_device == "cpu":
@@ -152,7 +152,7 @@ def _existing(settings: Settings, profile: Profile) -> Iterator[str]:
         directory = getattr(settings, f"{role}_dir")
         if directory == Settings.model_fields[f"{role}_dir"].default:
             yield (
-                f"{role}_manage is false, so {role}_dir has to name the environment that exists, the directory with "
+                f"{role}_manage is false, so {role}_dir must name the existing environment, the directory with "
                 f"bin/python3 in it: it is still {directory}."
             )
         if role == "python_env" and PurePosixPath(settings.python_env_code_dir).is_relative_to(directory):
@@ -169,7 +169,7 @@ def _without_model_or_gpu(settings: Settings, profile: Profile) -> Iterator[str]
     if profile.engine != SIMULATED:
         yield f"{named} is for the engine {SIMULATED}, and {profile.engine} loads a model: leave it out."
     if profile.dataset in (*WITHOUT_TEXT, *WITH_REFERENCES):
-        yield f"{named} is true, and the dataset {profile.dataset} is made of a model's tokens: take curated."
+        yield f"{named} is true, and the dataset {profile.dataset} is made of a model's tokens: use curated."
 
 
 def _provisioned(settings: Settings, profile: Profile) -> Iterator[str]:
@@ -179,31 +179,31 @@ def _provisioned(settings: Settings, profile: Profile) -> Iterator[str]:
     try:
         options = engine.check_options(profile.engine_options)
     except InputError:
-        return  # said of the options
+        return  # reported for the options
     caching = [word for word in options.arguments if engine.switches_caching_on(word)]
     if caching and not profile.prefix_caching:
         yield (
-            f"The engine {engine.name}: arguments: {caching[0]} has repeated prompts answered without computing them: "
-            "leave it out, or take a profile with prefix_caching: true."
+            f"The engine {engine.name}: arguments: {caching[0]} answers repeated prompts without computing them: "
+            "leave it out, or use a profile with prefix_caching: true."
         )
     gpus, spread = settings.benchmark_replicas, options.gpus_of_a_copy
     if isinstance(gpus, int) and gpus % spread:
         yield (
-            f"benchmark_replicas is {gpus} and one copy of the model is over {spread} (tensor_parallel_size x "
-            f"pipeline_parallel_size): with the engine {engine.name} the former is the GPUs that are used, a multiple "
-            "of the latter."
+            f"benchmark_replicas is {gpus} and one copy of the model uses {spread} GPUs (tensor_parallel_size x "
+            f"pipeline_parallel_size): with the engine {engine.name} the former is the number of GPUs used, which must "
+            "be a multiple of the latter."
         )
     if settings.benchmark_device == "cpu" and spread > 1 and not settings.benchmark_group:
         yield (
-            f"The engine {engine.name}: tensor_parallel_size and pipeline_parallel_size spread a model over GPUs, and "
+            f"The engine {engine.name}: tensor_parallel_size and pipeline_parallel_size spread a model over GPUs, but "
             "benchmark_device is cpu."
         )
     longest = options.max_model_len or engine.max_model_len
     needed = _longest_prompt(profile) + profile.generation.max_new_tokens
     if needed > longest:
         yield (
-            f"The engine {engine.name}: max_model_len is {longest}, and the profile's longest prompt and its answer "
-            f"take {needed} tokens at least: raise it, or take shorter ones."
+            f"The engine {engine.name}: max_model_len is {longest}, but the profile's longest prompt and its answer "
+            f"take at least {needed} tokens: raise it, or use shorter ones."
         )
 
 
@@ -212,7 +212,7 @@ def _its_environment(settings: Settings, engine: ProvisionedEngine) -> Iterator[
     if settings.benchmark_endpoint_start or settings.benchmark_endpoint_urls:
         yield (
             f"The engine {name} starts a server of its own: leave benchmark_endpoint_urls and "
-            "benchmark_endpoint_start empty, or take the engine endpoint."
+            "benchmark_endpoint_start empty, or use the engine endpoint."
         )
     if not engine.setting(settings, "manage"):
         return
@@ -234,13 +234,13 @@ def _its_environment(settings: Settings, engine: ProvisionedEngine) -> Iterator[
 
 
 def _longest_prompt(profile: Profile) -> int:
-    """Return the least tokens that the longest prompt is known to have."""
+    """Return the number of tokens that the longest prompt has at least."""
     if profile.dataset != "synthetic":
         return 1
     try:
         return SyntheticOptions.model_validate(dict(profile.dataset_options)).longest
     except ValidationError:
-        return 1  # said of the options
+        return 1  # reported for the options
 
 
 def _servers(settings: Settings, profile: Profile) -> Iterator[str]:
@@ -251,9 +251,9 @@ def _servers(settings: Settings, profile: Profile) -> Iterator[str]:
             "benchmark_endpoint_start to a command that starts one."
         )
     if profile.engine in (SEQUENTIAL, CONTINUOUS) and named:
-        # One would take the figures for the server's.
+        # The figures would be mistaken for the server's.
         yield (
-            f"{' and '.join(named)} {'are' if len(named) > 1 else 'is'} set, and the engine {profile.engine} asks no "
+            f"{' and '.join(named)} {'are' if len(named) > 1 else 'is'} set, but the engine {profile.engine} uses no "
             "server: set benchmark_engine to endpoint, or leave it empty."
         )
     if (
@@ -268,11 +268,11 @@ def _servers(settings: Settings, profile: Profile) -> Iterator[str]:
 
 
 def _schedule(settings: Settings, profile: Profile) -> Iterator[str]:
-    # An audit issues its queries as a measurement does.
+    # An audit issues its queries like a measurement.
     if profile.engine == SEQUENTIAL and profile.scheduled and (profile.accuracy != "only" or settings.benchmark_audit):
         yield (
-            "The engine sequential answers one query before it takes the next, and a schedule issues them "
-            f"when they are due: take the engine continuous, {FROM_SERVERS}."
+            "The engine sequential answers one query before it takes the next, but a schedule issues them "
+            f"when they are due: use the engine continuous, {FROM_SERVERS}."
         )
 
 
@@ -282,18 +282,18 @@ def _in_flight(settings: Settings, profile: Profile) -> Iterator[str]:
     try:
         options = closed_loop_options.Options.model_validate(dict(profile.scenario_options))
     except ValidationError:
-        return  # said of the options
+        return  # reported for the options
     most = max(profile.sweep.concurrency, default=1) if profile.sweep else options.concurrency
     if most > 1 and SEQUENTIAL in (profile.engine, profile.fallback_engine):
-        # Queued before it, they would be one in flight under another name.
+        # Queries that queue before the engine are not in flight.
         yield (
-            f"The engine {SEQUENTIAL} answers one query before it takes the next, and {most} are to be in flight: take "
+            f"The engine {SEQUENTIAL} answers one query before it takes the next, but {most} should be in flight: use "
             f"the engine continuous, {FROM_SERVERS}, or set concurrency to 1."
         )
     if profile.samples is not None and (options.min_query_count or options.max_duration_ms):
         yield (
-            f"Profile {settings.benchmark_profile}: samples is {profile.samples}, and scenario_options say when "
-            "enough were measured (min_query_count, max_duration_ms): give one or the other."
+            f"Profile {settings.benchmark_profile}: samples is {profile.samples}, but scenario_options set when "
+            "to stop (min_query_count, max_duration_ms): give one or the other."
         )
 
 
@@ -326,7 +326,7 @@ def _sweep(settings: Settings, profile: Profile) -> Iterator[str]:
 
 
 def _workload(settings: Settings, profile: Profile) -> Iterator[str]:
-    """Yield what a dataset and a scenario need of each other, and of the settings."""
+    """Yield what a dataset and a scenario require of each other, and of the settings."""
     if (profile.dataset == "conversations") != (profile.scenario == "conversations"):
         yield (
             f"The dataset is {profile.dataset} and the scenario {profile.scenario}: the turns of the dataset "
@@ -345,7 +345,7 @@ def _workload(settings: Settings, profile: Profile) -> Iterator[str]:
     try:
         drawn = options.model_validate(dict(profile.dataset_options)).output_tokens
     except ValidationError:
-        return  # said of the options
+        return  # reported for the options
     most = profile.generation.max_new_tokens
     if drawn is not None and bounds_of(drawn)[1] > most:
         yield (
@@ -358,6 +358,6 @@ def _accuracy(settings: Settings, profile: Profile) -> Iterator[str]:
     judged = profile.greedy_prompts > 0 or profile.dataset in WITH_REFERENCES
     if profile.accuracy == "only" and not judged:
         yield (
-            f"benchmark_accuracy is only, and there is nothing to judge: the dataset {profile.dataset} has no "
+            f"benchmark_accuracy is only, but there is nothing to judge: the dataset {profile.dataset} has no "
             "references and the profile no greedy_prompts."
         )

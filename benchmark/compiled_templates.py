@@ -1,6 +1,6 @@
-"""Environments of Jinja2: what all have in common, and templates that are compiled once, as Python keeps modules.
+"""Jinja2 environments, with templates that are compiled once and cached like Python modules.
 
-To compile those of a summary and its report takes a third as long as to draw the report.
+Compiling those of a summary and its report takes a third as long as drawing the report.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ PACKAGE = Path(__file__).parent
 
 
 def make_environment(templates: Path, name: str, *, autoescape: bool, **more: Any) -> Environment:
-    """Return an environment of the templates in a directory; `name` is its own among those that read the directory.
+    """Return an environment for the templates in a directory; `name` distinguishes it from others for that directory.
 
-    An undefined name in a template is an error. `more`: what else Environment takes.
+    An undefined name in a template is an error. `more`: further arguments of Environment.
     """
     return Environment(
         loader=FileSystemLoader(templates),
@@ -35,9 +35,9 @@ def make_environment(templates: Path, name: str, *, autoescape: bool, **more: An
 
 
 class CompiledTemplates(FileSystemBytecodeCache):
-    """What one environment makes of the templates in a directory; nothing is kept where nothing can be written.
+    """A cache of one environment's compiled templates; without one if the directory is not writable.
 
-    `environment` names it among those that read the directory: they compile a template in different ways.
+    `environment`: its name, because environments for one directory compile templates differently.
     """
 
     def __init__(self, templates: Path, environment: str) -> None:
@@ -45,12 +45,12 @@ class CompiledTemplates(FileSystemBytecodeCache):
         super().__init__(str(templates / "__pycache__"), f"{environment}-{_code()}-%s.jinja")
 
     def load_bytecode(self, bucket: Bucket) -> None:
-        """Fill the bucket, where its template was kept and can be read."""
+        """Fill the bucket, if its template is cached and readable."""
         with suppress(OSError):
             super().load_bytecode(bucket)
 
     def dump_bytecode(self, bucket: Bucket) -> None:
-        """Keep a compiled template, and none that other code made."""
+        """Cache a compiled template, and remove those of other code versions."""
         if sys.dont_write_bytecode:
             return
         with suppress(OSError):
@@ -63,7 +63,7 @@ class CompiledTemplates(FileSystemBytecodeCache):
 
 @functools.cache
 def _code() -> str:
-    """Return a hash of when our code was written: what a filter makes of a constant is compiled into a template."""
+    """Return a hash of our files' times: filters applied to constants are compiled into a template."""
     files = sorted(PACKAGE.rglob("*.py"))
     stats = [(path.relative_to(PACKAGE).as_posix(), path.stat()) for path in files]
     lines = [f"{name} {stat.st_mtime_ns} {stat.st_size}\n" for name, stat in stats]

@@ -1,4 +1,4 @@
-"""What a profile may say about continuous batching. Both halves read it: the controller refuses what cannot be."""
+"""Options of continuous batching in a profile. The controller uses them too, to refuse invalid profiles."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# Beside transformers' own, `paged_flash`: see `node/continuous/attention.py`.
+# Transformers' own, and `paged_flash`: see `node/continuous/attention.py`.
 Choice = Literal["auto", "sdpa", "paged|eager", "paged_flash", "flash_attention_2", "flash_attention_3"]
 
 
 class Options(BaseModel):
-    """The profile's `engine_options`. None: automatic; the result says what that came to."""
+    """The profile's `engine_options`. None: automatic; the result has the value that was chosen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 

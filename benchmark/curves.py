@@ -1,7 +1,7 @@
-"""The arithmetic of a curve: one figure at each load, and what they say together.
+"""The arithmetic of a curve: one figure at each load, and what follows from them.
 
-Of figures alone, whoever measured them. A load is what the ladder calls it: queries in flight on each GPU, or a share
-of the rate that a burst reaches.
+It works on plain figures. A load is in the ladder's unit: queries in flight on each GPU, or a share of the rate that a
+burst reaches.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from benchmark.records import Crossing
 
 
 def keeps(limit: Limit, value: float | None) -> bool:
-    """Return whether a figure keeps a limit; what is undefined does not."""
+    """Return whether a figure meets a limit; an undefined one does not."""
     if value is None:
         return False
     return value <= limit.at_most if limit.at_most is not None else value >= (limit.at_least or 0.0)
 
 
 def front(points: Sequence[tuple[float | None, float | None]]) -> list[bool]:
-    """Return which points no other is at least as good as in both figures and better in one: the Pareto front.
+    """Return which points are on the Pareto front: no other is at least as good in both figures and better in one.
 
-    A point that lacks a figure is not on it. Of equal points all are.
+    A point that lacks a figure is not on it. Equal points all are.
     """
 
     def beaten(x: float, y: float) -> bool:
@@ -33,11 +33,11 @@ def front(points: Sequence[tuple[float | None, float | None]]) -> list[bool]:
 
 
 def knee(loads: Sequence[float], rates: Sequence[float | None], least_growth: float) -> float | None:
-    """Return the load at which queries begin to wait for each other, of rates that were reached in a closed loop.
+    """Return the load at which queries begin to wait for each other, from the rates in a closed loop.
 
-    It is where two lines meet that no system exceeds: the one through the first step, on which each query is answered
-    as fast as the first few were, and the highest rate. None where the rate still grew at the last step by more than
-    `least_growth`, or where there are no two steps.
+    It is where two upper bounds meet: the line through the first step, on which each query is answered as fast as in
+    that step, and the highest rate. None if the rate still grew by more than `least_growth` at the last step, or if
+    there are fewer than two steps.
     """
     known = [(load, rate) for load, rate in zip(loads, rates, strict=True) if rate]
     if len(known) < 2 or known[-1][1] >= max(rate for _, rate in known[:-1]) * (1 + least_growth):
@@ -47,14 +47,14 @@ def knee(loads: Sequence[float], rates: Sequence[float | None], least_growth: fl
 
 
 def enough(loads: Sequence[float], rates: Sequence[float | None], least_growth: float) -> float | None:
-    """Return the least load whose rate comes within `least_growth` of the highest; None where there is no rate."""
+    """Return the lowest load whose rate is within `least_growth` of the highest; None without rates."""
     known = [(load, rate) for load, rate in zip(loads, rates, strict=True) if rate is not None]
     highest = max((rate for _, rate in known), default=0.0)
     return next((load for load, rate in known if rate * (1 + least_growth) >= highest), None)
 
 
 def crossing(limit: Limit, loads: Sequence[float], values: Sequence[float | None]) -> Crossing:
-    """Return where a limit is passed first, from a metric's value at each load, in ascending order."""
+    """Return where a limit is first exceeded, from a metric's value at each load, in ascending order."""
     bound = limit.at_most if limit.at_most is not None else limit.at_least or 0.0
     known = [(load, value) for load, value in zip(loads, values, strict=True) if value is not None]
     beyond = next((number for number, (_, value) in enumerate(known) if not keeps(limit, value)), None)
@@ -73,9 +73,9 @@ def crossing(limit: Limit, loads: Sequence[float], values: Sequence[float | None
 
 
 def between(curve: Sequence[tuple[float | None, float | None]], x: float) -> float | None:
-    """Return y at x on the straight lines through a curve's points, in their order; of several the highest.
+    """Return y at x by linear interpolation between a curve's points, in their order; of several values the highest.
 
-    None where the curve does not reach x: nothing is said beyond what was measured.
+    None if the curve does not reach x: there is no extrapolation.
     """
     known = [(a, b) for a, b in curve if a is not None and b is not None]
     found = [b for a, b in known if a == x]

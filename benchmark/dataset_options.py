@@ -1,4 +1,4 @@
-"""What a profile may say of the datasets. Both halves read it: the controller refuses what cannot be."""
+"""Options of the datasets in a profile. The controller uses them too, to refuse invalid profiles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MOST_TOKENS = 2**20
 
 
 class DistributionOptions(BaseModel):
-    """Numbers that are drawn from a distribution, cut off at both ends: what would lie beyond is not drawn."""
+    """Numbers drawn from a distribution that is truncated at both ends."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
@@ -23,7 +23,7 @@ class DistributionOptions(BaseModel):
     @model_validator(mode="after")
     def _in_order(self) -> DistributionOptions:
         if not self.least <= self.mean <= self.most:
-            raise ValueError("the mean lies between least and most")
+            raise ValueError("the mean must be between least and most")
         return self
 
 
@@ -31,7 +31,7 @@ Span = tuple[float, float]
 
 
 def _drawn(value: Any, least: int, most: int, kind: type[int] | type[float]) -> Any:
-    """Return a number, [least, most] or a distribution; one message for whatever else it is: a union has several."""
+    """Return a number, [least, most] or a distribution; anything else gives one error, where a union gives several."""
     what = f"a {'whole number' if kind is int else 'number'} from {least} to {most}"
     words = (
         f"it must be {what}, two of them ([the least, the most]), or a mapping with distribution (normal or "
@@ -69,7 +69,7 @@ Seconds = Annotated[float | tuple[float, float] | DistributionOptions, BeforeVal
 
 
 def bounds_of(drawn: float | Span | DistributionOptions) -> Span:
-    """Return the least and the most that is drawn."""
+    """Return the least and the most that can be drawn."""
     if isinstance(drawn, DistributionOptions):
         return drawn.least, drawn.most
     return drawn if isinstance(drawn, tuple) else (drawn, drawn)
@@ -80,7 +80,7 @@ class _Options(BaseModel):
 
 
 class _SharedPrefix(_Options):
-    """Prompts that begin alike, as those of one system prompt do."""
+    """Prompts with a common beginning, like a system prompt."""
 
     shared_prefix_tokens: int = Field(
         0, ge=0, le=MOST_TOKENS, strict=True, description="tokens that prompts share at the beginning, before their own"
@@ -111,7 +111,7 @@ class SyntheticOptions(_SharedPrefix):
 
     @property
     def longest(self) -> int:
-        """Tokens that a prompt has at most."""
+        """The most tokens of a prompt."""
         return self.shared_prefix_tokens + int(bounds_of(self.input_tokens)[1])
 
 

@@ -1,6 +1,6 @@
-"""The ways in which the benchmark fails, each with its exit code.
+"""The errors of the benchmark, each with its exit code.
 
-A message is one or more sentences for a person: what went wrong, where, and what to do.
+A message is one or more sentences for a user: what went wrong, where, and what to do.
 """
 
 EXIT_VALID = 0
@@ -8,13 +8,13 @@ EXIT_INVALID = 1
 
 
 class BenchmarkError(Exception):
-    """A failure that a person can act on; `exit_code` is what `python3 -m benchmark` ends with."""
+    """A failure that a user can act on; `exit_code`: the exit code of `python3 -m benchmark`."""
 
     exit_code = 4
 
 
 class InputError(BenchmarkError):
-    """Settings, arguments or files that were given are wrong; nothing was touched."""
+    """Settings, arguments or input files are wrong; nothing was touched."""
 
     exit_code = 2
 
@@ -36,5 +36,5 @@ class RunError(BenchmarkError):
 
 
 def in_words(error: Exception) -> str:
-    """Return what went wrong: a failure that is written for people as it is, any other with its kind."""
+    """Return the error's message: that of a BenchmarkError as it is, any other with its type."""
     return str(error) if isinstance(error, BenchmarkError) else f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""What is wrong with what a person wrote: the field, its value, what is allowed and the nearest name, in sentences."""
+"""Sentences on faults in a user's input: the field, its value, what is allowed and the nearest name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 MOST_SHOWN = 80
-# Among few words that are allowed, one is always somewhat like what was written.
+# With few allowed words, one is always somewhat similar to the input.
 CLOSE = 0.75
 _NEEDED = {
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "a whole number"),
@@ -35,7 +35,7 @@ _BOUNDS = {
 def sentences(
     error: ValidationError, model: type[BaseModel], *, before: str = "", noun: str = "a field", listed: bool = True
 ) -> list[str]:
-    """Return a sentence for each fault that pydantic found; see `sentence`."""
+    """Return a sentence for each fault that pydantic found (see `sentence`)."""
     each = [sentence(fault, model, before=before, noun=noun, listed=listed) for fault in error.errors()]
     return list(dict.fromkeys(each))
 
@@ -51,13 +51,13 @@ def sentence(
 ) -> str:
     """Return a sentence for a fault.
 
-    `before` stands before the field (a file's name), `noun` says what an unknown name is not, with all names that
-    there are where `listed`; `more`: known names that are no field of the model.
+    `before`: what precedes the field (a file's name); `noun`: what an unknown name is not; `listed`: whether to list
+    all known names; `more`: known names that are not fields of the model.
     """
     path = [str(part) for part in fault["loc"]]
     field = before + ".".join(path)
     if path[-1:] == ["[key]"]:
-        # Where pydantic tells of a name in a mapping.
+        # Pydantic's path to a key of a mapping.
         return _value(f"A name in {before}{'.'.join(path[:-2])}", fault)
     if fault["type"] == "extra_forbidden":
         return _unknown(field, path, model, noun, listed, more)
@@ -67,12 +67,12 @@ def sentence(
 
 
 def nearest(name: str, names: Collection[str]) -> str:
-    """Return the one of the names that was probably meant, or nothing."""
+    """Return the name that was probably meant, if any."""
     return next(iter(difflib.get_close_matches(name, names, n=1)), "")
 
 
 def did_you_mean(name: str, names: Collection[str]) -> str:
-    """Return the end of a sentence that says that a name is not known."""
+    """Return the end of a sentence about an unknown name."""
     return f": did you mean {meant}?" if (meant := nearest(name, names)) else "."
 
 
@@ -88,7 +88,7 @@ def _unknown(
 
 
 def _within(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
-    """Return the model of the field at a path; positions in a list are passed over."""
+    """Return the model of the field at a path, ignoring list indexes."""
     for part in path:
         if part in model.model_fields:
             model = next(_models(model.model_fields[part].annotation), model)
@@ -103,7 +103,7 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _elsewhere(name: str, model: type[BaseModel]) -> Iterator[str]:
-    """Yield where one level deeper a field of that name is."""
+    """Yield the fields one level deeper that have that name."""
     for key, field in model.model_fields.items():
         if any(name in deeper.model_fields for deeper in _models(field.annotation)):
             yield f"{key}.{name}"
@@ -124,7 +124,7 @@ def _value(field: str, fault: ErrorDetails) -> str:
     else:
         said = str(fault["msg"]).removeprefix("Value error, ")
         words = f"{said[0].lower()}{said[1:]}" + "." * (said[-1] not in ".?")
-    # A whole mapping would only hide what is wrong with it.
+    # Showing a whole mapping would hide what is wrong with it.
     whole = isinstance(value, dict) and kind not in _NEEDED
     return f"{field}: {words}" if whole else f"{field} is {_shown(value)}: {words}"
 
@@ -135,7 +135,7 @@ def _or(words: list[str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Return a value as it was written, without what a URL in it may hide."""
+    """Return a value as written, without secrets in URLs."""
     if isinstance(value, float) and not math.isfinite(value):
         return "not a finite number"
     shown = re.sub(r"//[^/\s]*@", "//...@", f"{value!r}")

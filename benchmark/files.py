@@ -1,4 +1,4 @@
-"""Reading and writing result files: never half a file, never a lost sample, nothing believed unchecked."""
+"""Read and write result files: no partial files, no lost samples, and validation of everything read."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from benchmark.records import SCHEMA_VERSION, Sample, Tick
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
 
-# What a node may send back; a file beyond it is refused by name.
+# The largest files that a node may send back; larger ones are refused by name.
 MAX_RESULT_BYTES = 16 * 2**20
 MAX_SAMPLES_BYTES = 2 * 2**30
 MAX_TELEMETRY_BYTES = 512 * 2**20
 MAX_LOG_BYTES = 64 * 2**20
-# Of a file that is hashed: so much at once.
+# Block size for hashing a file.
 HASH_CHUNK = 8 * 2**20
 
 
 def write_atomic(path: Path, text: str, synced: bool = True) -> None:
-    """Write `text` beside `path`, fsync it and rename it: a reader sees the old file or the whole new one.
+    """Write `text` beside `path`, fsync it and rename it: a reader sees the old file or the complete new one.
 
-    Not `synced`, a power cut within half a minute may lose it; no end of the process does.
+    Without `synced`, a power cut within half a minute may lose it, but a kill of the process does not.
     """
     with atomic_writer(path, synced) as file:
         file.write(text.encode())
@@ -40,9 +40,9 @@ def write_atomic(path: Path, text: str, synced: bool = True) -> None:
 
 @contextmanager
 def atomic_writer(path: Path, synced: bool = True) -> Iterator[BinaryIO]:
-    """Open a file beside `path` that takes its place once all was written; where that fails nothing is changed."""
+    """Open a file beside `path` that replaces it once everything is written; on failure nothing is changed."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    # Who else may read it is for the umask to say; that nobody else may write it is not.
+    # The umask decides who else may read it; nobody else may write it.
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -54,18 +54,18 @@ def atomic_writer(path: Path, synced: bool = True) -> Iterator[BinaryIO]:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            # Writing names no file, and the other calls one that is gone.
+            # Errors of writing name no file, and those of renaming a temporary one.
             error.filename = str(path)
         raise
 
 
 def write_record(path: Path, record: BaseModel, synced: bool = True) -> None:
-    """Write a record as indented JSON, atomically; see `write_atomic`."""
+    """Write a record as indented JSON, atomically (see `write_atomic`)."""
     write_atomic(path, record.model_dump_json(indent=2) + "\n", synced)
 
 
 def read_record(path: Path, record: type[RecordT]) -> RecordT:
-    """Return the record that `path` holds. Raises InputError with one sentence that names the file and the fault."""
+    """Return the record in `path`. Raises InputError with one sentence that names the file and the fault."""
     text = read_text(path, MAX_RESULT_BYTES)
     try:
         content = from_json(text)
@@ -73,7 +73,7 @@ def read_record(path: Path, record: type[RecordT]) -> RecordT:
         raise InputError(f"{path}: not JSON; the file is truncated or damaged.") from None
     version = content.get("schema_version") if isinstance(content, dict) else SCHEMA_VERSION
     if "schema_version" in record.model_fields and version != SCHEMA_VERSION:
-        raise InputError(f"{path}: schema_version {version!r} is not one this program knows ({SCHEMA_VERSION}).")
+        raise InputError(f"{path}: schema_version {version!r} is unknown to this program ({SCHEMA_VERSION}).")
     try:
         # From the JSON text, so that arrays may become tuples.
         return record.model_validate_json(text)
@@ -82,7 +82,7 @@ def read_record(path: Path, record: type[RecordT]) -> RecordT:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the hex SHA-256 of a file's bytes; raise OSError where it cannot be read."""
+    """Return the hex SHA-256 of a file's bytes. Raises OSError if it cannot be read."""
     digest = hashlib.sha256()
     with path.open("rb") as content:
         while chunk := content.read(HASH_CHUNK):
@@ -91,7 +91,7 @@ def file_sha256(path: Path) -> str:
 
 
 def first_fault(error: ValidationError, whole: str) -> str:
-    """Return where the first fault is and what it is; `whole` names what was validated, for a fault of all of it."""
+    """Return where the first fault is and what it is; `whole`: the name of the validated object as a whole."""
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"
 
@@ -103,19 +103,19 @@ class SampleWriter:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
 
     def append(self, sample: Sample) -> None:
-        """Hand the sample's line to the operating system: from here on a killed process does not lose it."""
+        """Write the sample's line to the operating system, so that a killed process does not lose it."""
         line = (sample.model_dump_json() + "\n").encode()
         while line:
             line = line[os.write(self._descriptor, line) :]
 
     def close(self) -> None:
-        """Bring everything to the disk."""
+        """Sync everything to the disk."""
         os.fsync(self._descriptor)
         os.close(self._descriptor)
 
 
 def rewrite_samples(path: Path, samples: Iterable[Sample]) -> None:
-    """Replace `samples.jsonl` whole: what is known only at a run's end has been filled in."""
+    """Rewrite `samples.jsonl` with the values that are only known at a run's end."""
     write_atomic(path, "".join(sample.model_dump_json() + "\n" for sample in samples))
 
 
@@ -130,18 +130,18 @@ def sample_writer(path: Path) -> Iterator[SampleWriter]:
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """Return every whole sample. A last line that a kill cut short is dropped: no prefix of a sample is a sample.
+    """Return every complete sample. A last line cut short by a kill is dropped: no prefix of a sample is a sample.
 
-    Raises InputError, naming file and line, where another line is not a sample.
+    Raises InputError, naming file and line, if another line is not a sample.
     """
     *lines, last = read_lines(path, MAX_SAMPLES_BYTES)
     return [*records_in(path, lines, Sample, "sample"), *last_record(last, Sample)]
 
 
 def read_ticks(path: Path) -> Iterator[Tick]:
-    """Return every whole line of `telemetry.jsonl`, one by one; a last line that was cut short is dropped.
+    """Yield every complete line of `telemetry.jsonl`; a last line that was cut short is dropped.
 
-    Raises InputError, naming file and line, where another line is not a tick.
+    Raises InputError, naming file and line, if another line is not a tick.
     """
     *lines, last = read_lines(path, MAX_TELEMETRY_BYTES)
     yield from records_in(path, lines, Tick, "tick of telemetry")
@@ -149,7 +149,7 @@ def read_ticks(path: Path) -> Iterator[Tick]:
 
 
 def read_lines(path: Path, most: int) -> list[bytes]:
-    """Return the lines of a regular file of at most `most` bytes; the last is what no newline ended, often nothing.
+    """Return the lines of a regular file of at most `most` bytes; the last is the rest without a newline, often empty.
 
     Raises InputError, which names the file and the fault.
     """
@@ -159,7 +159,7 @@ def read_lines(path: Path, most: int) -> list[bytes]:
 def records_in(
     path: Path, lines: Iterable[bytes], record: type[RecordT], what: str, first: int = 1
 ) -> Iterator[RecordT]:
-    """Yield the record in each line. Raises InputError, naming file and line, counted from `first`, for another."""
+    """Yield the record in each line. Raises InputError, naming file and line (from `first`), if it is not one."""
     for number, line in enumerate(lines, start=first):
         try:
             yield record.model_validate_json(_text(line))
@@ -169,13 +169,13 @@ def records_in(
 
 
 def last_record(line: bytes, record: type[RecordT]) -> Iterator[RecordT]:
-    """Yield the record in a line that no newline ended, where it is whole."""
+    """Yield the record in a line without a newline, if it is complete."""
     with suppress(ValidationError):
         yield record.model_validate_json(_text(line))
 
 
 def _open_distrustfully(path: str, flags: int) -> int:
-    # A link could lead out of the run's directory, and a pipe would keep its reader waiting for ever.
+    # A link could lead out of the run's directory, and a pipe would block its reader forever.
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
@@ -190,7 +190,7 @@ def _read_bytes(path: Path, most: int) -> bytes:
             seen = os.fstat(file.fileno())
             if not stat.S_ISREG(seen.st_mode):
                 raise InputError(f"{path}: not a regular file; refused.")
-            # Room for all that may be read is taken at once: no more than there is to read, or memory may be too short.
+            # Memory for all that may be read is allocated at once, so ask for no more than the file has.
             data = file.read(min(most, seen.st_size) + 1)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EMLINK):
@@ -202,5 +202,5 @@ def _read_bytes(path: Path, most: int) -> bytes:
 
 
 def _text(data: bytes) -> str:
-    # Only a cut last line can end inside a character; anything else fails validation with its line number.
+    # Only a truncated last line can end inside a character; anything else fails validation with its line number.
     return data.decode("utf-8", errors="replace")

@@ -1,4 +1,4 @@
-"""Goodput: what was answered within the limits of TTFT and TPOT, and how many users at once. Arithmetic alone.
+"""The arithmetic of goodput: what was answered within the limits of TTFT and TPOT, and how many users at once.
 
 Formulas: docs/metrics.md.
 """
@@ -19,10 +19,10 @@ _PARTS = (*PERCENTILES, "max")
 
 
 def limits_of(profile: Profile, loadgens: dict[str, float] | None = None) -> Slo | None:
-    """Return a profile's own limits of TTFT and TPOT; None where it has neither.
+    """Return a profile's own limits of TTFT and TPOT; None if it has neither.
 
-    Those of its verdict at the highest percentile, and those that LoadGen was run under (`loadgens`, in milliseconds by
-    metric); the stricter of both. Where there are none, those whose crossing a sweep looks for, in the same way.
+    The stricter of its verdict's limits at the highest percentile and LoadGen's (`loadgens`, in milliseconds by
+    metric); if there are none, the limits of its sweep in the same way.
     """
     found = dict(loadgens or {})
     _add(found, profile.limits)
@@ -44,10 +44,10 @@ def _add(found: dict[str, float], limits: Sequence[Limit]) -> None:
 
 
 def goodput(samples: Columns, metrics: Metrics, slo: Slo) -> Goodput | None:
-    """Return what met the limits, of the samples that `metrics` are of; None where it is undefined.
+    """Return the goodput of the samples that `metrics` are of; None if it is undefined.
 
-    It is undefined without a query, and where a time that has a limit was not seen for more than 1 % of the answers:
-    that it was not seen does not mean that it was met. Of fewer such answers each counts as missed.
+    It is undefined without queries, and if a time with a limit is unknown for more than 1 % of the answers. Fewer
+    answers with unknown times count as missed.
     """
     seen = heard(samples) if metrics.times_of == LOADGENS else samples
     planned = metrics.queries.planned
@@ -58,7 +58,7 @@ def goodput(samples: Columns, metrics: Metrics, slo: Slo) -> Goodput | None:
     completed, tokens = metrics.queries.completed, metrics.output_tokens
     good_tokens = sum(samples.output_tokens[good].tolist())
     mean, users = in_flight(samples)
-    # As shares of the run's own rates, which are LoadGen's where it drove the run.
+    # Shares of the run's own rates, which are LoadGen's if it drove the run.
     return Goodput(
         slo=slo,
         queries=planned,
@@ -74,9 +74,9 @@ def goodput(samples: Columns, metrics: Metrics, slo: Slo) -> Goodput | None:
 
 
 def met(samples: Columns, slo: Slo) -> Flags | None:
-    """Return which samples completed within all limits; None where that was not seen for too many.
+    """Return which samples completed within all limits; None if that is unknown for too many.
 
-    An answer of one token has no second one to wait for: the limit of TPOT does not concern it.
+    The limit of TPOT does not apply to an answer of one token.
     """
     good = samples.completed.copy()
     several: Flags = samples.completed & (samples.output_tokens > 1)
@@ -96,11 +96,11 @@ def met(samples: Columns, slo: Slo) -> Flags | None:
 
 
 def in_flight(samples: Columns) -> tuple[float | None, int | None]:
-    """Return how many queries were in progress from the first one's beginning to the last completion.
+    """Return how many queries were in progress between the first one's beginning and the last completion.
 
     The mean over that time (Little's law: the sum of their latencies over it), and the largest number that was reached
-    or exceeded for at least half of it. A query is in progress from when it was scheduled until it completed; of one
-    that failed the end is not known, and it counts as nothing. None where no time passed.
+    or exceeded for at least half of it. A query is in progress from its scheduled time until it completes; failed ones,
+    whose end is unknown, do not count. None if no time passed.
     """
     done = samples.completed
     begins = np.where(samples.scheduled_ns == ABSENT, samples.issued_ns, samples.scheduled_ns)[done]

@@ -1,6 +1,6 @@
-"""Tell as JSON which Python this is, and which of the packages that are named are installed: nothing of it is imported.
+"""Print as JSON which Python this is, and which of the given packages are installed, without importing them.
 
-Its text is run in environments that exist (`python3 -c TEXT NAME ...`), by any Python from 3.8 on, without our package.
+Its text is run in existing environments (`python3 -c TEXT NAME ...`), by any Python from 3.8 on, without our package.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-# Where PYTHONPATH leads whoever asks, to see whether this Python follows it: our own code is found by that.
+# A directory that the caller puts on PYTHONPATH, to see whether this Python honours it: our own code depends on that.
 OURS = "/llm-benchmark"
-# Between a version and what is imported in its place.
+# Separates a version and what is imported instead.
 HIDDEN = ", hidden by "
-# Packages whose module has another name.
+# Packages with another name than their module.
 MODULES = {
     "flashinfer-python": "flashinfer",
     "mlcommons-loadgen": "mlperf_loadgen",
@@ -31,11 +31,11 @@ MODULES = {
 
 
 def versions(names: Collection[str]) -> dict[str, str]:
-    """Return name -> version of the packages that are there.
+    """Return name -> version of the installed packages.
 
-    A build for other hardware has a name of its own, NAME-cpu, under which it is found for NAME. A version that the
-    metadata do not say is "unknown", or all that they say: "2.10.0 and 2.11.0". Where the module that is imported is
-    not beside them, it is "2.11.0, hidden by /home/me/torch".
+    A build for other hardware has its own name, NAME-cpu, and is found for NAME. A version is "unknown" if the metadata
+    do not give it, "2.10.0 and 2.11.0" if they give several, and "2.11.0, hidden by /home/me/torch" if the module that
+    is imported is elsewhere.
     """
     found = {name: _version(list(metadata.distributions(name=name)), name) for name in names}
     missing = [name for name in names if not found[name]]
@@ -48,7 +48,7 @@ def versions(names: Collection[str]) -> dict[str, str]:
 
 
 def told(text: str) -> Any:
-    """Return what this file printed, whatever a site's Python prints of its own before and after; None: nothing."""
+    """Return what this file printed, ignoring other output of a site's Python; None if there is none."""
     for line in reversed(text.split("\n")):
         with suppress(ValueError):
             if isinstance(said := json.loads(line), dict):
@@ -57,7 +57,7 @@ def told(text: str) -> Any:
 
 
 def _version(distributions: list[metadata.Distribution], name: str) -> str:
-    """Return what metadata of one package say of its version, those of the first place; empty: there are none."""
+    """Return a package's version from its metadata in the first place that has any; empty without metadata."""
     first = [one for one in distributions if one.locate_file("") == distributions[0].locate_file("")]
     said = sorted({version for one in first if (version := _said(one)[1])})
     hidden = _hidden_by(first[0], MODULES.get(name, name.replace("-", "_"))) if first else ""
@@ -65,27 +65,27 @@ def _version(distributions: list[metadata.Distribution], name: str) -> str:
 
 
 def _hidden_by(distribution: metadata.Distribution, module: str) -> str:
-    """Return where a package's module is found, if that is not where the package was installed: in a checkout, say."""
+    """Return where a package's module is found, if that is not where it was installed (in a checkout, for example)."""
     try:
         spec = util.find_spec(module)
         there = Path(spec.origin).parent if spec and spec.origin else None
-        # What is installed to be edited lies where its owner edits it.
+        # An editable installation is wherever its owner edits it.
         if there is None or "editable" in (distribution.read_text("direct_url.json") or ""):
             return ""
         place = Path(str(distribution.locate_file("")))
-    except Exception:  # whatever finds modules here may raise anything
+    except Exception:  # custom importers may raise anything
         return ""
-    # Links may lead from one to the other.
+    # One may be a link to the other.
     beside = place in (there, *there.parents) or place.resolve() in (there.resolve(), *there.resolve().parents)
     return "" if beside else str(there)
 
 
 def _said(distribution: metadata.Distribution) -> tuple[str, str]:
-    """Return a package's name and version as it says them; empty where its metadata cannot be read."""
+    """Return a package's name and version from its metadata; empty if these cannot be read."""
     try:
         described: Any = distribution.metadata
         return described["Name"] or "", described["Version"] or ""
-    except Exception:  # each Python says it in another way
+    except Exception:  # the error differs between versions of Python
         return "", ""
 
 
@@ -98,27 +98,27 @@ def _holds(distribution: metadata.Distribution, name: str) -> bool:
 
 
 def elsewhere(names: Collection[str]) -> dict[str, str]:
-    """Return name -> where it is, of the packages that are not in this environment: PYTHONPATH's, or the user's own."""
+    """Return name -> location of the packages outside this environment: on PYTHONPATH, or the user's own."""
     own, found = (Path(sys.prefix), Path(sys.base_prefix)), {}
     for name in names:
         for distribution in metadata.distributions(name=name):
             place = Path(str(distribution.locate_file("")))
             if not any(one in (place, *place.parents) for one in own):
                 found[name] = str(place)
-            break  # what comes after is not imported
+            break  # later entries are not imported
     return found
 
 
 def canonical(name: str) -> str:
-    """Return a package's name as names are compared."""
+    """Return a package's canonical name."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def cuda_of_torch() -> str | None:
-    """Return the CUDA that torch is built for; empty: a build without; None: there is no torch, or it does not say."""
+    """Return the CUDA version of the torch build; empty: built without CUDA; None: no torch, or unknown."""
     spec = util.find_spec("torch")
     for place in (spec.submodule_search_locations or []) if spec else []:
-        with suppress(Exception):  # it may hold whatever its builder wrote
+        with suppress(Exception):  # its builder may have written anything
             return str(runpy.run_path(str(Path(place) / "version.py"))["cuda"] or "")
     return None
 

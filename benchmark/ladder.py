@@ -1,4 +1,4 @@
-"""A ladder of loads: what a step of it sustains, and when it ends."""
+"""A ladder of loads: what a step sustains, and when the ladder ends."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from benchmark.profiles import Sweep
 from benchmark.records import Load, Metrics
 from benchmark.verdict import value_of
 
-# A queue grows without end where answering what waits at the end takes so much of the time in which queries came.
+# A queue counts as growing without end if answering the rest takes more than this share of the time of issue.
 BACKLOG = 0.05
 
 
 @dataclass(frozen=True)
 class Rate:
-    """What was answered in a time: of an answer that was under way at its end, the share of its tokens."""
+    """What was answered in a period; of an answer in progress at its end, the share of its tokens."""
 
     seconds: float = 0.0
     queries: float = 0
@@ -41,14 +41,14 @@ class Rate:
 
 @dataclass(frozen=True)
 class Sustained:
-    """What was answered until the last query's issue: what comes while the system empties is in no rate."""
+    """What was answered until the last query's issue: rates exclude the time in which the system empties."""
 
     closed: Rate = Rate()
-    """From the first query's issue: a closed loop has all its queries in flight at once. With what had been answered of
-    those in flight at the end: with lengths that differ each is somewhere in its answer, and all were served."""
+    """From the first query's issue: a closed loop has all its queries in flight at once. Includes the answered part of
+    the queries in flight at the end: with different lengths, each is somewhere within its answer."""
     scheduled: Rate = Rate()
-    """From the first completion: until then a schedule fills the system. Whole answers: those under way at the end
-    make up for those that were at the beginning."""
+    """From the first completion: until then a schedule fills the system. Whole answers: those in progress at the end
+    make up for those in progress at the beginning."""
     seconds: float = 0.0
     """From the first query's issue to the last one's."""
     backlog_s: float = 0.0
@@ -56,10 +56,10 @@ class Sustained:
 
 
 def sustained(samples: Columns) -> Sustained:
-    """Return what the system sustained while queries were still issued.
+    """Return what the system sustained while queries were issued.
 
-    A closed loop keeps as many in flight as it is to from its first issue to its last one: each after the first few
-    takes the place of one that completed. A schedule has as many in flight at its end as soon after its beginning.
+    A closed loop has a constant number in flight from its first issue to its last: each query after the first few
+    replaces one that completed. A schedule has as many in flight at its end as shortly after its beginning.
     """
     done = samples.completed
     if not done.any():
@@ -81,7 +81,7 @@ def sustained(samples: Columns) -> Sustained:
 
 
 def _answered(samples: Columns, at_ns: int) -> Floats:
-    """Return the share of each answer's tokens that had come by then; 0 where it failed, or its first was not seen."""
+    """Return the share of each answer's tokens that had arrived by then; 0 if it failed, or its first is unknown."""
     seen = samples.completed & (samples.first_token_ns != ABSENT)
     lasted = np.where(seen, samples.completed_ns - samples.first_token_ns, 0)
     there = np.where(seen, at_ns - samples.first_token_ns, 0)
@@ -90,7 +90,7 @@ def _answered(samples: Columns, at_ns: int) -> Floats:
 
 @dataclass(frozen=True)
 class Step:
-    """One step as a node measured it."""
+    """One measured step of a node."""
 
     load: Load
     metrics: Metrics
@@ -115,12 +115,12 @@ def loads_of(sweep: Sweep, burst: float) -> list[Load]:
     """Return the load of each step; `burst`: the queries per second that rates are shares of."""
     if sweep.concurrency:
         return [Load(concurrency=step) for step in sweep.concurrency]
-    # Four digits: people will read them.
+    # Four digits, for readability.
     return [Load(rate=float(f"{share * burst:.4g}"), share=share) for share in sweep.rate]
 
 
 def why_end(sweep: Sweep, steps: Sequence[Step], device: str) -> str:
-    """Return why the ladder ends with the last of these steps, in a sentence; empty: it goes on.
+    """Return, in a sentence, why the ladder ends with the last of these steps; empty: it continues.
 
     `device`: what the node computes on.
     """
@@ -130,12 +130,12 @@ def why_end(sweep: Sweep, steps: Sequence[Step], device: str) -> str:
         return f"No query was answered at {load}."
     if last.load.rate is not None and _grows(steps):
         return (
-            f"The queue grows without end: at {last.load.rate:.3g} queries/s, answering those that still waited when "
-            f"the last one came took {last.sustained.backlog_s:.3g} s."
+            f"The queue grows without end: at {last.load.rate:.3g} queries/s, answering those still waiting when the "
+            f"last one arrived took {last.sustained.backlog_s:.3g} s."
         )
     passed = [limit for limit in sweep.limits if not keeps(limit, value_of(last.metrics, limit.metric))]
     if sweep.stop_at_limits and passed:
-        return f"A limit is passed at {load}: {', '.join(map(limit_words, passed))}."
+        return f"A limit is exceeded at {load}: {', '.join(map(limit_words, passed))}."
     if last.load.rate is None and not grew(sweep, [step.tokens_per_s for step in steps]):
         return (
             f"Throughput stopped growing: {load} give less than {sweep.least_growth:.0%} "
@@ -147,15 +147,15 @@ def why_end(sweep: Sweep, steps: Sequence[Step], device: str) -> str:
 
 
 def _grows(steps: Sequence[Step]) -> bool:
-    """Return whether more queries came than were answered, in the last step."""
+    """Return whether more queries arrived than were answered in the last step."""
     alone, last = steps[0].metrics.latency_ms, steps[-1].sustained
-    # What is in flight at the end has to be answered in any case.
+    # Queries in flight at the end must be answered in any case.
     unloaded_s = alone.p50 / 1000 if alone else 0.0
     return last.backlog_s - unloaded_s > BACKLOG * last.seconds
 
 
 def grew(sweep: Sweep, values: Sequence[float | None]) -> bool:
-    """Return whether the last of the values is enough above the highest before; where one is undefined, it may be."""
+    """Return whether the last value is enough above the highest before it; True if one is undefined."""
     known = [value for value in values[:-1] if value is not None]
     last = values[-1]
     return last is None or not known or last >= max(known) * (1 + sweep.least_growth)

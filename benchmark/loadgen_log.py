@@ -1,7 +1,7 @@
-"""Read what MLCommons LoadGen wrote: its own log format, on the node and again on the controller.
+"""Read the logs of MLCommons LoadGen, on the node and again on the controller.
 
 mlperf_log_detail.txt has lines of ":::MLLOG " and a JSON object with key, value and metadata; its figures have six
-digits. mlperf_log_summary.txt has lines of "label : value", rounded from the full ones.
+digits. mlperf_log_summary.txt has lines of "label : value" with rounded values.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from benchmark.records import LoadGenResult
 
 LOG_PREFIX = "mlperf_log_"
 DETAIL, SUMMARY, ANSWERS = f"{LOG_PREFIX}detail.txt", f"{LOG_PREFIX}summary.txt", f"{LOG_PREFIX}accuracy.json"
-# What comes before these names where the run was one for accuracy.
+# Prefix of these names in a run for accuracy.
 SOLO = "solo_"
 ACCURACY = "accuracy_"
 MARK = ":::MLLOG "
-# What LoadGen's verdict rests on, by the key that tells whether it is met.
+# The conditions of LoadGen's verdict, by their keys.
 CONSTRAINTS = {
     "result_perf_constraints_met": "performance constraints satisfied",
     "result_min_duration_met": "min duration satisfied",
@@ -30,7 +30,7 @@ CONSTRAINTS = {
     "early_stopping_met": "early stopping satisfied",
 }
 SCENARIOS = ("Server", "Offline", "SingleStream")
-# Labels of the summary, each the last of what the detailed log tells too, and the keys of that there.
+# Labels in the summary -> keys of the same figures in the detailed log.
 LAST_FIGURES = {
     "99.90 percentile latency (ns)": "result_99.90_percentile_latency_ns",
     "99.90 percentile first token latency (ns)": "result_first_token_99.90_percentile_latency_ns",
@@ -38,9 +38,9 @@ LAST_FIGURES = {
     "Tokens per second": "result_tokens_per_second",
     "Completed tokens per second": "result_completed_tokens_per_second",
 }
-# How many of LoadGen's errors are kept, in its words.
+# How many of LoadGen's error messages are kept.
 KEPT_ERRORS = 100
-# LoadGen logs these only as they were asked for.
+# LoadGen logs only the requested values of these.
 LIMITS = ("requested_server_ttft_latency", "requested_server_tpot_latency")
 REASONS = ("result_invalid_reason", "early_stopping_result", "early_stopping_ttft_result", "early_stopping_tpot_result")
 
@@ -48,7 +48,7 @@ REASONS = ("result_invalid_reason", "early_stopping_result", "early_stopping_ttf
 def read_result(directory: Path, prefix: str = "") -> LoadGenResult:
     """Return LoadGen's own figures and verdict from the logs whose names begin with `prefix`.
 
-    Raises InputError where a log is absent, truncated, damaged or not LoadGen's.
+    Raises InputError if a log is missing, truncated, damaged or not LoadGen's.
     """
     path = directory / f"{prefix}{DETAIL}"
     summary = _summary(directory / f"{prefix}{SUMMARY}")
@@ -57,14 +57,14 @@ def read_result(directory: Path, prefix: str = "") -> LoadGenResult:
     for key, value, is_error in _entries(path):
         if is_error:
             errors.append(f"{key}: {value}"[:4000])
-        # Ordinary lines too may be marked as errors. Of several the first counts, as for MLCommons' own reader.
+        # Ordinary lines may be marked as errors too. The first of several counts, as in MLCommons' own reader.
         values.setdefault(key, value)
     if "effective_scenario" not in values or not _has_ended(values, summary):
-        raise InputError(f"{path}: LoadGen did not end its log.")
+        raise InputError(f"{path}: LoadGen did not finish its log.")
     if values["effective_scenario"] not in SCENARIOS:
         raise InputError(
-            f"{path}: it is of the scenario {str(values['effective_scenario'])[:100]}, and only {', '.join(SCENARIOS)} "
-            "can be read."
+            f"{path}: its scenario is {str(values['effective_scenario'])[:100]}, but only {', '.join(SCENARIOS)} can "
+            "be read."
         )
     validity = values.get("result_validity")
     invalid = validity == "INVALID"
@@ -89,10 +89,10 @@ def read_result(directory: Path, prefix: str = "") -> LoadGenResult:
 
 
 def _has_ended(values: dict[str, Any], summary: dict[str, str]) -> bool:
-    """Return whether LoadGen wrote its log to the end.
+    """Return whether LoadGen finished its log.
 
-    In accuracy mode there is no result: the end of the queries is the last that it tells. Else the count of its errors
-    is the last; before April 2025 there was none, and the last figures had to be there.
+    In accuracy mode there is no result, and the end of the queries comes last. Otherwise the error count comes last;
+    before April 2025 there was none, and the last figures came last.
     """
     if values.get("effective_test_mode") == "AccuracyOnly":
         return "power_end" in values
@@ -125,19 +125,19 @@ def _entries(path: Path) -> Iterator[tuple[str, Any, bool]]:
 
 
 def _sentence(text: object) -> str:
-    """Return LoadGen's words on one line, without the bullets."""
+    """Return LoadGen's text on one line, without bullets."""
     return " ".join(str(text).replace(" * ", " ").split())
 
 
 def _finite(value: Any) -> Any:
-    """Return a figure that JSON can hold: an undefined one (no sample at all) is absent, never a number."""
+    """Return a figure for JSON; an undefined one (without samples) is None, never a number."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_schedule(path: Path) -> dict[int, tuple[int, int]]:
     """Return, from mlperf_log_trace.json, query number -> (its prompt's number, ns from scheduled to completed).
 
-    The number is LoadGen's order of issue. A trace that breaks off gives what it holds.
+    The number is LoadGen's order of issue. A truncated trace gives what it has.
     """
     found = {}
     with path.open(encoding="utf-8", errors="replace") as lines:
@@ -153,9 +153,9 @@ def read_schedule(path: Path) -> dict[int, tuple[int, int]]:
 
 
 def read_limits(directory: Path, prefix: str = "") -> dict[str, float]:
-    """Return the limits of the P99 that the Server scenario was run under, in milliseconds: ttft_ms and tpot_ms.
+    """Return the P99 limits of the Server scenario, in milliseconds: ttft_ms and tpot_ms.
 
-    By the log whose name begins with `prefix`. Raises InputError where the log cannot be read.
+    They are from the log whose name begins with `prefix`. Raises InputError if the log cannot be read.
     """
     limits = {}
     for key, value, _ in _entries(directory / f"{prefix}{DETAIL}"):

@@ -1,4 +1,4 @@
-"""What a profile may say of LoadGen's scenarios. Both halves read it: the controller refuses what cannot be."""
+"""Options of LoadGen's scenarios in a profile. The controller uses them too, to refuse invalid profiles."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 Purpose = Literal["performance", "accuracy", "probe", "burst", "audit"]
 
 
-# Of each round of MLPerf Inference, by LoadGen's names: for the choice of samples, for their order, and for a Server's
-# arrivals.
+# Seeds of each round of MLPerf Inference, by LoadGen's names: for the choice of samples, for their order, and for the
+# arrivals in Server.
 SEEDS = {
     "5.1": {
         "qsl_rng_seed": 1780908523862526354,
@@ -29,20 +29,20 @@ SEEDS = {
         "schedule_rng_seed": 16159082839903944936,
     },
 }
-# What LoadGen asks for where a configuration does not say more.
+# LoadGen's defaults if a configuration does not set more.
 LEAST_QUERIES = 100
-# LoadGen plans twice the SingleStream queries that its least duration takes at the expected latency, and then issues
-# all. Of a latency that is set so much higher it plans a third more than are needed: queries differ, and a warm-up has
-# few of them.
+# LoadGen plans twice the SingleStream queries that fit its minimum duration at the expected latency, and issues all of
+# them. With a latency set this much higher, it plans only a third more than needed, a reserve because queries differ
+# and a warm-up has few of them.
 SINGLE_STREAM_ROOM = 1.5
-# LoadGen plans queries for so much more than its least duration, at the rate that is expected.
+# LoadGen plans queries for this many times its minimum duration, at the expected rate.
 PLANNED = {"Server": 1.0, "Offline": 1.1, "SingleStream": 2 / SINGLE_STREAM_ROOM}
-# The models whose prompts LoadGen's own configuration has it ask for equally often.
+# The models for which LoadGen's own configuration issues all prompts equally often.
 EQUALLY = frozenset({"llama3_1-8b", "llama3_1-8b-interactive", "llama3_1-8b-edge"})
 
 
 class Options(BaseModel):
-    """The profile's `scenario_options`. What is None is LoadGen's own; what is given stands in user.conf."""
+    """The profile's `scenario_options`. None means LoadGen's own value; others are written to user.conf."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
@@ -64,7 +64,7 @@ class Options(BaseModel):
     burst_query_count: int = Field(256, ge=1, description="queries issued at once to find where the search begins")
 
     def of(self, purpose: Purpose) -> Options:
-        """Return the options of a run for that purpose."""
+        """Return LoadGen's options for a run of that kind."""
         changes: dict[str, Any] = {}
         if purpose == "probe":
             changes = {"min_duration_ms": self.probe_duration_ms, "min_query_count": self.probe_query_count}
@@ -74,16 +74,16 @@ class Options(BaseModel):
         return self.model_copy(update=changes)
 
     def expecting(self, expected_ms: float | None) -> Options:
-        """Return the options with the latency that SingleStream is planned by, where none is given."""
+        """Return the options with an expected latency for SingleStream, if none is set."""
         if self.scenario != "SingleStream" or self.target_latency_ms is not None or not expected_ms:
             return self
         return self.model_copy(update={"target_latency_ms": round(expected_ms * SINGLE_STREAM_ROOM, 3)})
 
     def least_queries(self, target_qps: float, least_s: float) -> int | None:
-        """Return the least number of queries to ask for; None: LoadGen's own.
+        """Return the minimum number of queries to set; None: LoadGen's own.
 
-        Of a Server it is what every submission asks for, where as many as the option says come in `least_s` anyway:
-        arrivals are random, their number is almost never below its mean by more than five standard deviations.
+        For Server it is that of every submission if the option's number arrives within `least_s` anyway: arrivals are
+        random, and their number is almost never more than five standard deviations below its mean.
         """
         wanted = self.min_query_count
         if wanted is None or self.scenario != "Server" or wanted <= LEAST_QUERIES:
@@ -92,9 +92,9 @@ class Options(BaseModel):
         return LEAST_QUERIES if coming - 5 * math.sqrt(coming) >= wanted else wanted
 
     def issued(self, expected: float, prompts: int, equally: bool) -> int:
-        """Return how many queries LoadGen issues, of the `expected` number that comes in the time that it plans for.
+        """Return how many queries LoadGen issues; `expected`: the number that arrives in the time that it plans for.
 
-        `equally`: it asks for each of the `prompts` as often as for any other, so that the least are all of them.
+        `equally`: it issues each of the `prompts` equally often, so that there are at least as many queries.
         """
         least = max(self.min_query_count or LEAST_QUERIES, math.ceil(expected))
         planned = math.ceil(least / prompts) * prompts if equally else least
@@ -103,7 +103,7 @@ class Options(BaseModel):
     def user_conf(self, target_qps: float, prompts: int, performance_prompts: int, least_s: float) -> str:
         """Return user.conf: `target_qps` in queries per second, `prompts` in the dataset.
 
-        `least_s`: how long LoadGen measures at least, where the options do not say.
+        `least_s`: LoadGen's minimum duration if the options do not set it.
         """
         least_s = least_s if self.min_duration_ms is None else self.min_duration_ms / 1000
         given: dict[str, Any] = {
@@ -115,7 +115,7 @@ class Options(BaseModel):
             "tpot_latency": self.tpot_latency_ms,
             "target_latency": self.target_latency_ms if self.scenario == "SingleStream" else None,
             "target_qps": target_qps if self.scenario != "SingleStream" else None,
-            # LoadGen believes its configuration even where the dataset is smaller.
+            # LoadGen trusts its configuration even if the dataset is smaller.
             "performance_sample_count_override": prompts if prompts != performance_prompts else None,
         }
         lines = [f"{self.model}.{self.scenario}.{key} = {v}" for key, v in given.items() if v is not None]

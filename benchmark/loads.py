@@ -1,4 +1,4 @@
-"""Loads, limits on a ladder of them, and what a node's sweep came to, in words."""
+"""Loads, limits on a ladder of loads, and a node's sweep in words."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from benchmark.words import one_of
 
 
 def at_load(sweep: Sweep, step: float, device: str) -> str:
-    """Return a load for people; `device`: what the node computes on."""
+    """Return a load in words; `device`: what the node computes on."""
     return f"{step:g} in flight on each {one_of(device)}" if sweep.concurrency else f"{step:.0%} of a burst's rate"
 
 
 def limit_words(limit: Limit) -> str:
-    """Return a limit for people: "P99 TTFT at most 500 ms"."""
+    """Return a limit in words: "P99 TTFT at most 500 ms"."""
     bound, value = ("at most", limit.at_most) if limit.at_most is not None else ("at least", limit.at_least)
     return f"{label(limit.metric)} {bound} {value:g}{unit(limit.metric)}"
 
 
 def sweep_words(result: NodeResult) -> str:
-    """Return what each step of a sweep came to, a line each, and why there are no more; nothing without a sweep.
+    """Return a line for each step of a sweep, and why there are no more; empty without a sweep.
 
-    Rates are of whole steps: those of the curve, until the last query's issue, take the samples, which are not here.
+    Rates are of whole steps: those of the curve, until the last query's issue, need the samples, which are not here.
     """
     sweep = result.resolved.profile.sweep
     if sweep is None:
@@ -36,9 +36,9 @@ def sweep_words(result: NodeResult) -> str:
         if one.load and one.metrics
     ]
     chosen = repeat_of(result, own_choice(result)).load
-    below = "Below is the least load with nearly the most tokens/s:"
+    below = "Below is the lowest load with nearly the highest tokens/s:"
     of_step = [f"{below} {at_load(sweep, chosen.step, device)}."] if chosen else []
-    whole = ["Of whole steps, with their last answers, which the cluster's curve leaves out:"] if lines else []
+    whole = ["Rates of whole steps, including the last answers, which the cluster's curve excludes:"] if lines else []
     return "\n".join([*whole, *lines, *([result.sweep_ended] if result.sweep_ended else []), *of_step])
 
 
@@ -47,12 +47,12 @@ def _each(result: NodeResult) -> list[NodeResult | Repeat]:
 
 
 def load_words(load: Load, device: str) -> str:
-    """Return what was asked of the system, and where times then count from; `device`: what the node computes on."""
+    """Return the load in words, and where times count from; `device`: what the node computes on."""
     if load.concurrency is None:
         return f"{_rate(load.rate)} queries/s, which is {load.share or 0:.0%} of what a burst reached"
     return (
-        f"{load.concurrency} in flight on each {one_of(device)}, a closed loop: there is no schedule, times count from "
-        "when the query before was answered"
+        f"{load.concurrency} in flight on each {one_of(device)}, a closed loop: without a schedule, times count from "
+        "the previous answer"
     )
 
 

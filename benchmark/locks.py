@@ -1,6 +1,6 @@
-"""Locks of files (flock), also where a file system has none: Lustre without that option, some NFS and FUSE.
+"""File locks (flock), also on file systems without locks: Lustre without that option, some NFS and FUSE.
 
-What is locked here only keeps processes of this program apart. Where there are no locks, they go on without.
+These locks only keep processes of this program apart. Without locks, they continue without.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-# What file systems without locks say; EBADF is what NFS says of a directory.
+# Errors of file systems without locks; EBADF is NFS's for a directory.
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EBADF})
 
 Taken = Literal["taken", "busy", "no locks"]
 
-# So long may others write one after the other; a process that is stopped must not hold up all that come later.
+# How long to wait for other writers in turn; a stopped process must not block all later ones.
 PATIENCE_S = 60.0
 _LOOK_S = 0.02
 
 
 def take(descriptor: int, wait: bool = False) -> Taken:
-    """Lock an open file for this process alone, until it is closed; with `wait` it is never "busy"."""
+    """Lock an open file exclusively until it is closed; with `wait` the result is never "busy"."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
@@ -39,9 +39,9 @@ def take(descriptor: int, wait: bool = False) -> Taken:
 
 @contextmanager
 def alone(directory: Path, patience_s: float = PATIENCE_S) -> Iterator[None]:
-    """Within, no other process of this program is in here for this directory, where its file system has locks.
+    """A context that only one process of this program can be in for a directory, if its file system has locks.
 
-    Raises OSError where the directory cannot be read, and where another one has been in here for so long.
+    Raises OSError if the directory cannot be read, or if another process stays in it for too long.
     """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

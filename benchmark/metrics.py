@@ -1,4 +1,4 @@
-"""From samples to metrics. Formulas, units and clocks: docs/metrics.md."""
+"""Compute metrics from samples. Formulas, units and clocks: docs/metrics.md."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def percentile(ordered: Sequence[float], fraction: float) -> float:
     """Return the percentile of values in ascending order by nearest rank, as MLPerf LoadGen does.
 
     LoadGen takes the element at index floor(n * fraction), counted from 0: the smallest value that more than
-    n * fraction of the values do not exceed. Raises ValueError where there is no value or `fraction` is not in [0, 1).
+    n * fraction of the values do not exceed. Raises ValueError if there is no value or `fraction` is not in [0, 1).
     """
     if not ordered:
         raise ValueError("a percentile of no values is undefined")
     if not 0 <= fraction < 1:
-        raise ValueError("a percentile's fraction lies in [0, 1)")
+        raise ValueError("a percentile's fraction must be in [0, 1)")
     return ordered[int(len(ordered) * fraction)]
 
 
 def samples_needed(fraction: float, confidence: float = CONFIDENCE) -> int:
     """Return how many samples a percentile needs.
 
-    The smallest n for which at least two of n samples lie beyond the percentile with the given confidence
+    The smallest n for which at least two of n samples are beyond the percentile with the given confidence
     (11 for P50, 64 for P90, 662 for P99 at 99 %).
     """
     beyond = 1 - fraction
@@ -59,7 +59,7 @@ SAMPLES_NEEDED = {name: samples_needed(fraction) for name, fraction in PERCENTIL
 
 
 def distribution(values: Sequence[float] | Floats) -> Distribution | None:
-    """Return the distribution of `values` (milliseconds), or None where there are none."""
+    """Return the distribution of `values` (milliseconds), or None if there are none."""
     ordered: list[float] = np.sort(np.asarray(values, dtype=np.float64)).tolist()
     return pooled_distribution([ordered])
 
@@ -67,7 +67,7 @@ def distribution(values: Sequence[float] | Floats) -> Distribution | None:
 def pooled_distribution(ordered: Sequence[Sequence[float]]) -> Distribution | None:
     """Return the distribution of the values of all sequences, each in ascending order, without merging them.
 
-    The same as `distribution` of all values, to the last bit; None where there are none.
+    Equal to `distribution` of all values, to the last bit; None if there are none.
     """
     filled = [values for values in ordered if values]
     if not filled:
@@ -84,10 +84,10 @@ def pooled_distribution(ordered: Sequence[Sequence[float]]) -> Distribution | No
 
 
 def _at_rank(ordered: Sequence[Sequence[float]], rank: int) -> float:
-    """Return the value at index `rank`, from 0, of what the sequences would be in one ascending order.
+    """Return the value at index `rank`, from 0, of the sequences merged in ascending order.
 
-    It is the smallest double that more than `rank` values do not exceed. Doubles are searched by halves, in the order
-    in which their bits can be counted: 64 steps, whatever the number of values.
+    It is the smallest double that more than `rank` values do not exceed, found by bisection over the bit patterns of
+    doubles: 64 steps, whatever the number of values.
     """
     if len(ordered) == 1:
         return ordered[0][rank]
@@ -106,7 +106,7 @@ _SIGN = 1 << 63
 
 
 def _bits(value: float) -> int:
-    """Return a whole number for a double, in the same order."""
+    """Return a whole number for a double that preserves order."""
     (bits,) = struct.unpack("<Q", struct.pack("<d", value))
     return int(bits) if bits < _SIGN else -int(bits - _SIGN)
 
@@ -117,27 +117,27 @@ def _double(bits: int) -> float:
 
 
 def latencies_ms(samples: Columns) -> Floats:
-    """Return completed minus scheduled of every sample, in milliseconds; NaN where it has not both."""
+    """Return completed minus scheduled of every sample, in milliseconds; NaN if it lacks one of them."""
     return _between(samples.scheduled_ns, samples.completed_ns)
 
 
 def ttfts_ms(samples: Columns) -> Floats:
     """Return first token minus scheduled of every completed sample, in milliseconds; NaN for others.
 
-    NaN also where the first token was not seen apart from the last, and for all where that is so for too many.
+    Also NaN if the first token did not arrive before the last, and for all samples if that is so for too many.
     """
     return _first_seen(samples, _between(samples.scheduled_ns, samples.first_token_ns))
 
 
 def ttfts_from_issue_ms(samples: Columns) -> Floats:
-    """Return the same from when each was issued."""
+    """Return first token minus issued of every completed sample, in milliseconds, with the same NaN."""
     return _first_seen(samples, _between(samples.issued_ns, samples.first_token_ns))
 
 
 def tpots_ms(samples: Columns) -> Floats:
     """Return the time per output token after the first, in milliseconds; NaN for samples of one token or of none.
 
-    NaN also where the tokens were not seen one by one, and for all where that is so for too many.
+    Also NaN if the tokens did not arrive one by one, and for all samples if that is so for too many.
     """
     unseen = in_one_piece(samples) | coarse(samples)
     reported = samples.completed & (samples.first_token_ns != ABSENT) & (samples.output_tokens > 1) & ~unseen
@@ -145,14 +145,14 @@ def tpots_ms(samples: Columns) -> Floats:
         reported = np.zeros_like(reported)
     spans_ns = samples.completed_ns - samples.first_token_ns
     each = np.full(len(samples), np.nan)
-    # Whole numbers of any size are divided exactly by Python alone.
+    # Only Python divides whole numbers of any size exactly.
     pairs = zip(spans_ns[reported].tolist(), samples.output_tokens[reported].tolist(), strict=True)
     each[reported] = [span_ns / (tokens - 1) / NS_PER_MS for span_ns, tokens in pairs]
     return each
 
 
 def in_one_piece(samples: Columns) -> Flags:
-    """Return which completed samples have several tokens that arrived in one piece: none was seen before the last."""
+    """Return which completed samples have several tokens that all arrived in one piece."""
     few: Flags = samples.completed & (samples.pieces != ABSENT) & (samples.pieces < 2) & (samples.output_tokens > 1)
     return few
 
@@ -160,7 +160,8 @@ def in_one_piece(samples: Columns) -> Flags:
 def coarse(samples: Columns) -> Flags:
     """Return which completed samples arrived in several pieces of too many tokens on average.
 
-    None whose first piece was one token: when the first and the last came is known then, and TPOT hangs on no other.
+    Not those whose first piece was one token: the times of the first and the last are then known, and TPOT needs no
+    others.
     """
     several: Flags = samples.completed & (samples.pieces > 1) & (samples.first_piece_tokens != 1)
     return several & (samples.output_tokens > TOKENS_PER_PIECE * samples.pieces)
@@ -179,7 +180,7 @@ def _too_many(samples: Columns, unseen: Flags) -> bool:
 
 def _answers(samples: Columns, min_tokens: int) -> AnswerCounts:
     differ = samples.completed & (samples.usage_tokens != ABSENT)
-    # Either source may be the one that lost some.
+    # Either source may have lost some.
     most = np.maximum(samples.output_tokens, samples.usage_tokens)
     pairs = zip(samples.output_tokens[differ].tolist(), samples.usage_tokens[differ].tolist(), strict=True)
     return AnswerCounts(
@@ -192,7 +193,7 @@ def _answers(samples: Columns, min_tokens: int) -> AnswerCounts:
 
 
 def heard(samples: Columns) -> Columns:
-    """Return the samples as LoadGen saw them: a token was there when LoadGen had been told of it."""
+    """Return the samples as LoadGen saw them: a token arrived when it had been reported to LoadGen."""
     return replace(
         samples,
         first_token_ns=np.where(samples.first_reported_ns == ABSENT, samples.first_token_ns, samples.first_reported_ns),
@@ -219,12 +220,12 @@ _LOADGEN_RATES = {
 
 
 def issued(samples: Columns) -> int:
-    """Return how many queries must have been issued: what was planned, where the scenario decides that itself."""
+    """Return how many queries were issued: the planned number if the scenario decides it itself."""
     return int(samples.index.max(initial=-1)) + 1
 
 
 # LoadGen's own names for a distribution's parts, in nanoseconds, by metric. It reports the first token and the time per
-# token only in scenarios in which it hears of the first token.
+# token only in scenarios in which the first token is reported to it.
 _LOADGEN_TIMES = {
     "latency_ms": ("result_{}_percentile_latency_ns", "result_{}_latency_ns"),
     "ttft_ms": ("result_first_token_{}_percentile_latency_ns", "result_first_token_{}_latency_ns"),
@@ -242,11 +243,11 @@ def compute(
     min_tokens: int = 0,
     times_of: TimesOf = LOADGENS,
 ) -> Metrics:
-    """Return the metrics of `samples`, of which `planned` were meant to be, each of `min_tokens` at least.
+    """Return the metrics of `samples`; `planned`: their planned number; `min_tokens`: the least tokens of each.
 
-    Queries and tokens per second are LoadGen's own where it drove the run, and so are latency, TTFT and TPOT where it
-    reports them and `times_of` does not ask for the samples'. Raises ValueError where two samples have the same index
-    or one lies beyond what was planned.
+    Queries and tokens per second are LoadGen's own if it drove the run, and so are latency, TTFT and TPOT if it reports
+    them and `times_of` does not select the samples'. Raises ValueError if two samples have the same index or one is
+    beyond the planned number.
     """
     if (np.diff(np.sort(samples.index)) == 0).any():
         raise ValueError("two samples have the same index")
@@ -255,7 +256,7 @@ def compute(
     done = samples.completed
     completed = int(np.count_nonzero(done))
     duration_s = qps = tokens_per_s = None
-    # By Python, whose sums do not overflow.
+    # In Python, whose sums do not overflow.
     output_tokens = sum(samples.output_tokens[done].tolist())
     if completed:
         elapsed = int(samples.completed_ns.max()) - int(samples.issued_ns.min())
@@ -302,10 +303,10 @@ def compute(
 
 
 def _loadgens(loadgen: LoadGenResult, name: str, own: Distribution | None) -> Distribution | None:
-    """Return a time's distribution with LoadGen's figures in the place of ours.
+    """Return a time's distribution with LoadGen's figures instead of ours.
 
-    Ours stays where LoadGen has not all of them, or has made the time per token of answers without a second one, which
-    it logs as errors. What is undefined stays so, for LoadGen knows of no token that was not seen.
+    Ours stays if LoadGen lacks some of them, or has computed the time per token of answers without a second token,
+    which it logs as errors. Undefined values stay undefined: LoadGen does not know which token times are unknown.
     """
     if own is None or (name == "tpot_ms" and loadgen.errors):
         return own

@@ -1,4 +1,4 @@
-"""Which engines, scenarios and datasets there are, and what can be asked of each."""
+"""The engines, scenarios and datasets, and the options of each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmark.profiles import SIMULATED
 
 CLOSED_LOOP = "closed_loop"
 SERVED, CONTINUOUS, SEQUENTIAL = "endpoint", "continuous", "sequential"
-# What can be asked of each; None: nothing. Engines that are provisioned declare their options.
+# The options of each; None: it has none. Provisioned engines declare their own.
 ENGINE_OPTIONS: dict[str, type[BaseModel] | None] = {
     CONTINUOUS: continuous_options.Options,
     SIMULATED: simulated_options.Options,
@@ -37,6 +37,6 @@ DATASET_OPTIONS: dict[str, type[BaseModel] | None] = {
     "trace": TraceOptions,
     "curated": None,
 }
-# Those whose prompts are token ids without text, whose prompts have references, and whose file a user may give.
+# Datasets with prompts of token ids without text, with references, and with a file that a user may give.
 WITHOUT_TEXT, WITH_REFERENCES = ("synthetic", "conversations", "trace"), ("cnn_dailymail",)
 WITH_FILE = ("cnn_dailymail", "trace")

@@ -1,4 +1,4 @@
-"""What a node's probes come to, for all that shows them: each figure's median over GPUs or pairs, and the worst one."""
+"""A node's probes as figures: each with its median over GPUs or pairs, and the worst place."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Literal
 
 from benchmark.records.probes import HardwareProbes, Measured
 
-# Before a probe's name, where it stands among metrics.
+# Prefix of a probe's name among metrics.
 PREFIX = "probe."
-# A GPU or a pair that is worse than its node's median by so much is marked.
+# A GPU or pair that is worse than its node's median by this much is marked.
 CLEARLY = 0.05
-# A value that is lower is none that another could be held against.
+# A lower median is too small to compare values with.
 LEAST = 1e-9
 PAIR = re.compile(r"(\w+?)_([0-9]+)_to_([0-9]+)")
 _COUNTED = "of "
@@ -23,17 +23,17 @@ _COUNTED = "of "
 
 @dataclass(frozen=True)
 class Place:
-    """Where one value was measured: on the node itself, on a GPU, or from one GPU to a peer, by their indexes."""
+    """The place of one value: the node itself, a GPU, or a GPU and a peer, by their indexes."""
 
     name: str
-    """As it was recorded: with the pair in it, where there is one."""
+    """The recorded name, including the pair, if any."""
     value: float
     gpu: int | None = None
     peer: int | None = None
 
     @property
     def words(self) -> str:
-        """The place for people; empty: the node itself, or all its GPUs together."""
+        """The place in words; empty: the node itself, or all its GPUs together."""
         if self.gpu is None:
             return ""
         return f"GPU {self.gpu}" if self.peer is None else f"GPU {self.gpu} to {self.peer}"
@@ -41,7 +41,7 @@ class Place:
 
 @dataclass(frozen=True)
 class NodeFigure:
-    """One figure of a node, with its values at every place. `name` is without pairs: peer_copy of peer_copy_0_to_1."""
+    """One figure of a node, with its values in all places. `name`: without the pair, as in peer_copy."""
 
     name: str
     unit: str
@@ -50,12 +50,12 @@ class NodeFigure:
 
     @property
     def metric(self) -> str:
-        """What it is called among metrics."""
+        """Its name among metrics."""
         return PREFIX + self.name
 
     @property
     def words(self) -> str:
-        """The name for people."""
+        """The name in words."""
         return words_of(self.name)
 
     @cached_property
@@ -65,13 +65,13 @@ class NodeFigure:
 
     @cached_property
     def worst(self) -> Place:
-        """The place with the worst value; of a figure that is not ranked, with the highest."""
+        """The place with the worst value, or with the highest if the figure is not ranked."""
         pick = min if self.better == "higher" else max
         return pick(self.places, key=lambda place: place.value)
 
     @property
     def off(self) -> float | None:
-        """How far the worst place is from the median, where it is clearly worse: -0.2 is 20 % less."""
+        """How far the worst place is from the median, if it is clearly worse: -0.2 is 20 % less."""
         if self.better is None or len(self.places) < 2 or not self.median:
             return None
         change = self.worst.value / self.median - 1
@@ -79,26 +79,26 @@ class NodeFigure:
 
 
 def figures(probes: HardwareProbes | None) -> dict[str, NodeFigure]:
-    """Return a node's figures by name: its GPUs', those between GPUs, its own. What was not measured is absent."""
+    """Return a node's figures by name: of its GPUs, between GPUs, and its own; without those not measured."""
     found: dict[str, list[tuple[Place, Measured]]] = {}
     for name, place, measured in _measured(probes) if probes else ():
         found.setdefault(name, []).append((place, measured))
     made = {}
     for name, each in found.items():
         unit = unit_of(measured for _, measured in each)
-        # Of unlike units none is better than another.
+        # Values in different units cannot be ranked.
         better = each[0][1].better if unit else None
         made[name] = NodeFigure(name, unit, better, tuple(place for place, _ in each))
     return made
 
 
 def ranked(found: Iterable[NodeFigure]) -> list[NodeFigure]:
-    """Return the figures of which there is a better and a worse; the others only say something of these."""
+    """Return the figures that can be better or worse; the others only explain these."""
     return [one for one in found if one.better is not None]
 
 
 def in_order(nodes: Iterable[dict[str, NodeFigure]]) -> list[NodeFigure]:
-    """Return each figure that any of the nodes has, as the first one that has it; those that are ranked come first."""
+    """Return each figure that any of the nodes has, from the first node that has it; ranked ones come first."""
     first: dict[str, NodeFigure] = {}
     for each in nodes:
         for name, one in each.items():
@@ -107,19 +107,19 @@ def in_order(nodes: Iterable[dict[str, NodeFigure]]) -> list[NodeFigure]:
 
 
 def unit_of(measured: Iterable[Measured]) -> str:
-    """Return the unit that values share. A count "of 39" has none: how many were looked at may differ."""
+    """Return the common unit of values. A count "of 39" has none: the total may differ."""
     units = {one.unit for one in measured}
     (unit,) = units if len(units) == 1 else ("",)
     return "" if unit.startswith(_COUNTED) else unit
 
 
 def words_of(name: str) -> str:
-    """Return a figure's name, or its name among metrics, for people."""
+    """Return a figure's name, or its name among metrics, in words."""
     return name.removeprefix(PREFIX).replace("_", " ")
 
 
 def column(name: str, unit: str) -> str:
-    """Return what a figure is called as a column of a table: `probe_device_memory_read_gb_s`."""
+    """Return a figure's column name in tables: `probe_device_memory_read_gb_s`."""
     words = [PREFIX.rstrip("."), name, *filter(None, re.split(r"[^a-z0-9]+", unit.lower()))]
     return "_".join(words)
 

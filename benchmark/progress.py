@@ -1,6 +1,6 @@
-"""How far a run is, as `progress.json` tells it: what a node's terminal and the controller show.
+"""The progress of a run, from `progress.json`, for the terminals of the node and the controller.
 
-What is read here came from a node: it is data, and nothing of it can steer a terminal.
+The content comes from a node: it is validated, and cannot steer a terminal.
 """
 
 from __future__ import annotations
@@ -11,34 +11,34 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-# How a line on standard error begins in which a program that is waited for says how far it is.
+# Prefix of a line on standard error with which a program reports its progress to the process that waits for it.
 PREFIX = "progress: "
-# Of progress.json; more than this is not read.
+# Most bytes of progress.json that are read.
 MOST_CHARACTERS = 2000
 MOST_STATE = 100
-# No count and no time of a run is larger.
+# No count or time of a run is larger.
 MOST = 1e12
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a run says of the stage that it is in. `left_s` is an estimate; None: there is no honest one."""
+    """A run's report on its current stage. `left_s`: an estimate; None: there is no honest one."""
 
     state: str
     done: int = 0
     total: int = 0
-    """Queries of the stage; 0: nobody knows how many there will be."""
+    """Queries of the stage; 0: unknown."""
     qps: float | None = None
     latency_ms: float | None = None
     """Of the last answer."""
     left_s: float | None = None
     """Until the stage ends."""
     detail: str = ""
-    """What is being done within the stage, where that is no queries: bytes, packages."""
+    """The work within the stage other than queries: bytes, packages."""
 
     @property
     def stage(self) -> str:
-        """The state without its particulars: "searching" of "searching: probe 3 at 4 queries/s"."""
+        """The state without details: "searching" for "searching: probe 3 at 4 queries/s"."""
         return self.state.split(":")[0].split(",")[0]
 
     def text(self) -> str:
@@ -47,32 +47,32 @@ class Progress:
 
 
 def say(words: str) -> None:
-    """Say how far this program is to whoever waits for it."""
+    """Report this program's progress to the process that waits for it."""
     print(f"{PREFIX}{words}", file=sys.stderr, flush=True)
 
 
 def gigabytes(size: float) -> str:
-    """Return a number of bytes as GB (1e9 bytes), or as MB where it is less than one."""
+    """Return a number of bytes in GB (1e9 bytes), or in MB if it is less than one GB."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def time_left_s(
     done: int, total: int, elapsed_s: float, least_s: float = 0.0, most_s: float = math.inf
 ) -> float | None:
-    """Return how long a stage goes on, from its pace so far and how long it takes at least and at most, in s.
+    """Return the time left of a stage, from its pace so far and its minimum and maximum duration, in s.
 
-    None where neither pace nor least duration is known: no query is done yet, say.
+    None if neither pace nor minimum is known, for example before the first query is done.
     """
     paced = (total - done) * elapsed_s / done if 0 < done <= total else None
     least = least_s - elapsed_s
     if paced is None:
-        # Beyond its least duration, or with queries none of which is done, nobody knows how long it takes.
+        # Beyond its minimum duration, or before any query is done, the time left is unknown.
         return least if least > 0 and not total else None
     return min(max(paced, least), max(0.0, most_s - elapsed_s))
 
 
 def parse(text: str) -> Progress:
-    """Return what a progress file tells; whatever in it is missing, odd or a lie in kind is left out."""
+    """Return the content of a progress file, without values that are missing, odd or of a wrong type."""
     try:
         content = json.loads(text[:MOST_CHARACTERS])
     except (ValueError, RecursionError):
@@ -95,7 +95,7 @@ def parse(text: str) -> Progress:
 
 
 def describe(progress: Progress) -> str:
-    """Return one line."""
+    """Return the progress as one line."""
     words = progress.state + (f": {progress.detail}" if progress.detail else "")
     if progress.total:
         words += f" {progress.done}/{progress.total}"

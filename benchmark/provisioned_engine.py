@@ -1,7 +1,7 @@
-"""What an engine is that the project installs: a server with an environment of its own, which the run starts and ends.
+"""Engines that the project installs: servers with their own environment, which the run starts and ends.
 
 An engine is declared in one file of `benchmark/provisioned/`; settings, preflight, provisioning, the start of the
-server, results and drift read it there.
+server, results and drift use that declaration.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ NonEmpty = Annotated[str, Field(min_length=1)]
 
 
 def _of_an_environment(directory: str) -> str:
-    # Who looks at it, and who runs in it, are started in different places.
+    # It is checked and used by processes with different working directories.
     if not directory.startswith(("/", "~/")):
         raise ValueError("it must begin with / or ~/, since it is a directory on the node")
     if not directory.strip("/"):
         raise ValueError("it must not be the root (the system's own Python is in /usr)")
     if ":" in directory:
-        raise ValueError("it must hold no colon, since it is to be found by PATH and PYTHONPATH")
+        raise ValueError("it must not contain a colon, since it is put into PATH and PYTHONPATH")
     return directory
 
 
@@ -37,38 +37,38 @@ EnvironmentDirectory = Annotated[NonEmpty, AfterValidator(_of_an_environment)]
 
 @dataclass(frozen=True)
 class Lock:
-    """The file that pins the engine and everything it needs, and which nodes the pinned wheels are for."""
+    """The file that pins the engine and all its dependencies, and the kinds of nodes that the pinned wheels fit."""
 
     file: str
-    """In the checkout."""
+    """Path of the file in the checkout."""
     oldest_python: tuple[int, int]
     below_python: tuple[int, int]
     machine: str
     glibc: tuple[int, int]
     """The oldest."""
     oldest_driver: int
-    """The first number of the oldest NVIDIA driver that serves the CUDA of the build; 0: it is one for the CPU."""
+    """Major version of the oldest NVIDIA driver that supports the build's CUDA; 0: a build for the CPU."""
     package: str = ""
-    """What is locked, where that is a build for other hardware with a name of its own; empty: the engine's package."""
+    """The locked package, if it is a build for other hardware with its own name; empty: the engine's package."""
     torch: str = ""
-    """The torch that it needs, where that is not locked but comes from an index of builds."""
+    """The torch that it needs, if that is not locked but comes from an index of builds."""
     without: tuple[str, ...] = ()
-    """What it asks for and works better without: built for another torch than that one."""
+    """Dependencies that it works better without: they are built for another torch."""
 
     @property
     def pythons(self) -> tuple[str, ...]:
-        """The Pythons that the wheels are for, the oldest first."""
+        """The Python versions that the wheels are for, oldest first."""
         major, minor = self.oldest_python
         return tuple(f"{major}.{number}" for number in range(minor, self.below_python[1]))
 
 
 class ServerOptions(BaseModel):
-    """`benchmark_engine_options` that all such engines have; each adds its own. Absent: the server decides."""
+    """`benchmark_engine_options` that all such engines have; each adds its own. Absent: the server's default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     reserved: ClassVar[tuple[str, ...]] = ()
-    """Words of the command line that the run decides: where the server is and what it is called."""
+    """Command-line options that the run sets: the server's address and its model name."""
 
     max_model_len: int | None = Field(
         None, ge=1, description="most tokens of prompt and answer; absent: 8192, or the model's maximum if that is less"
@@ -89,18 +89,18 @@ class ServerOptions(BaseModel):
     def _not_reserved(cls, words: list[str]) -> list[str]:
         for word in words:
             if (name := word.partition("=")[0].replace("_", "-")) in cls.reserved:
-                raise ValueError(f"{name} is what the run decides")
+                raise ValueError(f"{name} is set by the run")
         return words
 
 
 @dataclass(frozen=True)
 class Part:
-    """A node's part in a copy that is spread over several: the first (rank 0) answers, the others compute for it."""
+    """A node's part in a copy on several nodes: the first (rank 0) answers, the others compute for it."""
 
     nodes: int
     rank: int
     host: str
-    """An address of the first, at which they meet."""
+    """An address of the first node, at which they connect."""
     port: int
 
 
@@ -111,73 +111,73 @@ class Start:
     snapshot: Path
     """The directory of the model."""
     model: str
-    """What the model is called in requests."""
+    """The model's name in requests."""
     host: str
     port: int
     dtype: str
     device: str
     """cuda or cpu."""
     copies: int
-    """Of the model, each over `gpus_of_a_copy` GPUs."""
+    """Copies of the model, each on `gpus_of_a_copy` GPUs."""
     max_model_len: int
     """Tokens of prompt and answer."""
     part: Part | None = None
-    """Which part of one copy over several nodes; None: the node has one or more copies to itself."""
+    """The node's part of a copy on several nodes; None: the node has one or more copies of its own."""
 
 
 @dataclass(frozen=True)
 class ProvisionedEngine:
-    """The declaration of an engine. Its name is also that of its role, and begins the names of its settings."""
+    """The declaration of an engine. Its name is also that of its role, and the prefix of its settings."""
 
     name: str
     title: str
-    """As people write it."""
+    """The name as people write it."""
     package: str
-    """The Python package, and the module in it, that the server is."""
+    """The server's Python package and module."""
     lock: Lock
     options: type[ServerOptions]
     program: str
-    """In `bin` of the environment."""
+    """The program's name in the environment's `bin`."""
     words: Callable[[Start, Any], list[str]]
-    """What follows the program: everything that decides a number is said, also where it is the server's default."""
+    """The program's arguments: everything that affects a number is explicit, even if it is the server's default."""
     variables: Mapping[str, str]
     """Environment variables of the server, such as those that keep it from reporting its use to its makers."""
     packages: tuple[str, ...]
     """Packages of its environment whose version can change a number: recorded in the result, compared for drift."""
     min_free_gb: float
     disk: str
-    """What the environment takes of the disk, in words."""
+    """The environment's disk space, in words."""
     cpu_lock: Lock | None = None
-    """The same for nodes without a GPU, where there is such a build."""
+    """The lock for nodes without a GPU, if there is such a build."""
     works: str = ""
-    """The versions that take our command line, such as >=0.23: what an environment that exists must have."""
+    """The versions that accept our command line, such as >=0.23, required in an existing environment."""
     spreads: bool = False
     """Whether several nodes can serve one copy of a model together (`Start.part`)."""
     address_variable: str = ""
-    """The environment variable that says at which address the others of such a copy reach the node."""
+    """The environment variable with the address at which the other nodes of such a copy reach the node."""
     key_variable: str = ""
-    """The environment variable that holds the key which the server asks its clients for; empty: it asks for none."""
+    """The environment variable with the API key that the server requires; empty: it requires none."""
     max_model_len: int = 8192
-    """Tokens of prompt and answer where nobody asks for another number: enough for every profile's prompts."""
+    """Default tokens of prompt and answer: enough for every profile's prompts."""
     timeout_s: int = 3600
     caching_word: tuple[str, str] | None = None
-    """The word that has repeated prompts answered without computing them, as short as it is understood and whole."""
+    """The option that enables the prefix cache: its shortest accepted form and its full form."""
     quantization_words: tuple[str, ...] = ()
-    """Words of the command line after which it is said how the weights are quantized."""
+    """Command-line options that set the quantization of the weights."""
     caches: tuple[str, ...] = ()
-    """Directories under the home where it keeps what it compiled; they may be another user's of it, so they stay."""
+    """Directories under the home with its compiled code; other programs may use them, so they are not removed."""
 
     def setting(self, settings: BaseModel, name: str) -> Any:
-        """Return one of its settings, by what follows its name: `dir`, `manage`, ... (see `settings_fields`)."""
+        """Return one of its settings by the suffix of its name: `dir`, `manage`, ... (see `settings_fields`)."""
         return getattr(settings, f"{self.name}_{name}")
 
     def lock_of(self, requirements: str) -> Lock | None:
-        """Return the lock that a node's requirements are; None: they are a file of the user's own."""
+        """Return the lock of a node's requirements; None: they are a user's own file."""
         return next((lock for lock in self.locks if lock.file == requirements), None)
 
     @property
     def locks(self) -> tuple[Lock, ...]:
-        """Its locks, that for GPUs first."""
+        """Its locks, the one for GPUs first."""
         return (self.lock, *([self.cpu_lock] if self.cpu_lock else []))
 
     def check_options(self, given: Mapping[str, Any]) -> ServerOptions:
@@ -189,7 +189,7 @@ class ProvisionedEngine:
             raise InputError("\n".join(sentences(error, self.options, before=before, noun="an option"))) from None
 
     def switches_caching_on(self, word: str) -> bool:
-        """Return whether a word of the command line is `caching_word`, in any length that may be understood."""
+        """Return whether a command-line argument is `caching_word`, in any accepted abbreviation."""
         shortest, whole = self.caching_word or ("", "")
         name = word.partition("=")[0].replace("_", "-")
         return bool(shortest) and name.startswith(shortest) and whole.startswith(name)

@@ -1,4 +1,4 @@
-"""Several measurements of one profile: how far they differ, which of them is the median one, and its result."""
+"""Several measurements of one profile: how far they differ, which one is the median, and its result."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from benchmark.curves import enough
 from benchmark.records import NodeResult, Spread
 from benchmark.verdict import value_of
 
-# Above this a figure is called not stable. Repeats that differ by 2 %, the natural spread of like nodes, exceed it by
-# chance in one of 80 pairs and in one of 500 threes.
+# Above this a figure is called not stable. Repeats with a spread of 2 %, the natural spread of like nodes, exceed it by
+# chance in one of 80 pairs and one of 500 triples.
 UNSTABLE_CV = 0.05
-# What the spread is shown of, in this order.
+# The metrics whose spread is shown, in this order.
 SPREAD_OF = (
     *("qps", "tokens_per_s", "latency_ms.p50", "latency_ms.p99", "ttft_ms.p50", "ttft_ms.p99", "tpot_ms.p50"),
     "tpot_ms.p99",
@@ -20,17 +20,17 @@ SPREAD_OF = (
 
 
 def deciding_metric(result: NodeResult) -> str:
-    """Return the metric that the median repeat is the median by: how fast the system is, not how fast it was asked.
+    """Return the metric by which the median repeat is chosen: it must depend on the system, not on the schedule.
 
-    Queries per second, except where a schedule sets these: there the P50 of latency.
+    Queries per second, or the P50 of latency if a schedule sets these.
     """
     return "latency_ms.p50" if result.resolved.profile.scheduled else "qps"
 
 
 def median_repeat(values: Sequence[float | None], metric: str) -> int:
-    """Return the number, from 1, of the repeat whose value is the median; of two middle ones the worse.
+    """Return the number, from 1, of the repeat with the median value; of two middle ones the worse.
 
-    A repeat without a value is worse than all others; of equal ones the first is taken.
+    A repeat without a value is worse than all others; of equal ones the first is chosen.
     """
     more_is_better = metric == "qps"
 
@@ -44,11 +44,11 @@ def median_repeat(values: Sequence[float | None], metric: str) -> int:
 
 
 def spread_of(metric: str, values: Sequence[float | None]) -> Spread | None:
-    """Return how far the repeats' values of a metric differ; None for fewer than two, or where one is undefined."""
+    """Return how far the repeats' values of a metric differ; None for fewer than two, or if one is undefined."""
     known = [value for value in values if value is not None]
     if len(known) < 2 or len(known) < len(values):
         return None
-    # Divided first, so that no square of a large value is too large; figures are never negative.
+    # Divided first, so that squares of large values do not overflow; figures are never negative.
     largest = max(known)
     parts = [value / largest for value in known] if largest > 0 else [1.0] * len(known)
     cv = statistics.stdev(parts) / statistics.fmean(parts)
@@ -64,7 +64,7 @@ def spread_of(metric: str, values: Sequence[float | None]) -> Spread | None:
 
 
 def spreads(value: Callable[[int, str], float | None], repeats: int) -> tuple[Spread, ...]:
-    """Return the spread of every figure that all repeats have, from `value` of a repeat's number and a metric."""
+    """Return the spread of every figure that all repeats have; `value`: repeat number, metric -> value."""
     each = (spread_of(metric, [value(number, metric) for number in range(1, repeats + 1)]) for metric in SPREAD_OF)
     return tuple(one for one in each if one is not None)
 
@@ -80,7 +80,7 @@ def repeat_of(result: NodeResult, number: int) -> NodeResult:
 
 
 def own_choice(result: NodeResult) -> int:
-    """Return which repeat is the median one of this node alone; of a sweep, the first with nearly the most tokens/s."""
+    """Return this node's own median repeat; for a sweep, the first step with nearly the highest tokens/s."""
     each = [result.metrics, *(repeat.metrics for repeat in result.repeats)]
     if (sweep := result.resolved.profile.sweep) is not None:
         rates = [metrics.tokens_per_s if metrics else None for metrics in each]

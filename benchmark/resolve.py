@@ -1,4 +1,4 @@
-"""From what a user gives to what a node is given: settings with their defaults, and the profile that they make.
+"""Resolve a user's variables into a node's order: settings with defaults, and the effective profile.
 
 Every problem is found before any host is touched.
 """
@@ -17,7 +17,7 @@ from benchmark.rundir import NODE_NAME
 from benchmark.settings import RUN_WIDE, ResolvedSettings, Settings, check_settings
 from benchmark.verdict import accuracy_paths, metric_paths
 
-# The settings that decide which engine and model a node needs: what `in_effect` and `device_in_effect` look at.
+# The settings that decide which engine and model a node needs, used by `in_effect` and `device_in_effect`.
 DECIDING = ("benchmark_profile", "benchmark_engine", "benchmark_accuracy", "benchmark_probes", "benchmark_device")
 # The profile of a run that only probes.
 HARDWARE = "hardware"
@@ -26,7 +26,7 @@ HARDWARE = "hardware"
 def resolve(variables: dict[str, Any]) -> ResolvedSettings:
     """Fill in defaults, check types and ranges and load the profile.
 
-    Raises InputError with every problem, one sentence a line.
+    Raises InputError with every problem, one sentence per line.
     """
     problems: list[str] = []
     settings: Settings | None = None
@@ -62,17 +62,17 @@ def resolve(variables: dict[str, Any]) -> ResolvedSettings:
     searchable = profile is not None and profile.scenario_options.get("scenario") in ("Server", "Offline")
     if settings is not None and settings.benchmark_target_qps == "auto" and not searchable:
         problems.append(
-            f"benchmark_target_qps is auto, and profile {name} has no rate to search for: give a number, or take "
+            f"benchmark_target_qps is auto, but profile {name} has no rate to search for: give a number, or use "
             "mlperf-server, mlperf-interactive or mlperf-offline."
         )
     if settings is not None and profile is not None and settings.benchmark_audit and profile.scenario != "loadgen":
         problems.append(
-            f"benchmark_audit is {settings.benchmark_audit}, and LoadGen does not drive profile {name}: take one "
+            f"benchmark_audit is {settings.benchmark_audit}, but LoadGen does not drive profile {name}: use one "
             "of the mlperf- profiles."
         )
     if settings is not None and settings.python_env_wheelhouse and settings.python_env_torch_index_url:
         problems.append(
-            "python_env_wheelhouse is set, so no node asks an index: leave python_env_torch_index_url empty, and give "
+            "python_env_wheelhouse is set, so no node uses an index: leave python_env_torch_index_url empty, and give "
             "it to make wheelhouse (TORCH_INDEX_URL)."
         )
     if settings is not None and settings.benchmark_solo_first and not settings.benchmark_sync_start:
@@ -83,21 +83,21 @@ def resolve(variables: dict[str, Any]) -> ResolvedSettings:
 
 
 def in_effect(profile: Profile, settings: Settings) -> Profile:
-    """Return the profile with what the settings put in its place: nodes with unlike profiles are not summed."""
+    """Return the effective profile, with the settings' overrides: nodes with different ones are not summed."""
     if settings.benchmark_probes == "only" and profile.loads_model:
         return load_profile(HARDWARE)
     asked = settings.benchmark_engine
     if asked and (asked != NONE) != profile.loads_model:
-        what = f"the profile {profile.name} asks {'a' if profile.loads_model else 'no'} model"
-        raise InputError(f"benchmark_engine is {asked}, and {what}: leave it, or take another profile.")
+        what = f"the profile {profile.name} uses {'a' if profile.loads_model else 'no'} model"
+        raise InputError(f"benchmark_engine is {asked}, but {what}: leave it out, or use another profile.")
     changes: dict[str, Any] = {}
     if settings.benchmark_accuracy != "profile":
         changes["accuracy"] = settings.benchmark_accuracy
     if settings.benchmark_engine:
-        # Asked for by name: no other is to answer.
+        # The engine is set explicitly, so there is no fallback.
         changes["fallback_engine"] = ""
     if settings.benchmark_engine not in ("", profile.engine):
-        # The profile's options are another engine's, and so is what that can do without.
+        # The profile's options, and its fallback, are for another engine.
         changes |= {"engine": settings.benchmark_engine, "engine_options": {}, "without_model_or_gpu": False}
     if settings.benchmark_engine_options:
         own = changes.get("engine_options", profile.engine_options)
@@ -106,12 +106,12 @@ def in_effect(profile: Profile, settings: Settings) -> Profile:
 
 
 def device_in_effect(profile: Profile, settings: Settings) -> str:
-    """Return what a node computes on: not on a GPU where the profile, in effect, does without."""
+    """Return the device in effect: never a GPU if the effective profile does not need one."""
     return "cpu" if profile.without_model_or_gpu else settings.benchmark_device
 
 
 def _without_model(profile: Profile, settings: Settings) -> list[str]:
-    """Return what is asked for that only a model could answer, where the profile has none."""
+    """Return the settings that need a model, if the profile has none."""
     if profile.loads_model:
         return []
     asked = {
@@ -120,13 +120,13 @@ def _without_model(profile: Profile, settings: Settings) -> list[str]:
         "benchmark_accuracy": settings.benchmark_accuracy not in ("profile", "off"),
     }
     problems = [
-        f"{name} is set, and the profile {profile.name} asks no model: take another profile, or leave it."
+        f"{name} is set, but the profile {profile.name} uses no model: use another profile, or leave it out."
         for name, given in asked.items()
         if given
     ]
     if settings.benchmark_probes == "off":
         problems.append(
-            f"benchmark_probes is off, and the profile {profile.name} measures nothing else: leave it at on."
+            f"benchmark_probes is off, but the profile {profile.name} measures nothing else: leave it at on."
         )
     return problems
 

@@ -1,4 +1,4 @@
-"""Where a run's files lie: results/<run id>/, opened once, never reused."""
+"""The files of a run in results/<run id>/, which is created once and never reused."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from benchmark.unwritable import on_controller
 RUN_FILE = "run.json"
 ORDER = "order.json"
 FAILURE = "failure.json"
-# What a node measured, and that of the driver: a run writes it before anything else.
+# The results of a node and of the driver: a run writes them before anything else.
 NODE_RESULTS = "mlperf_datacenter_*.json"
 RESULT_FILE = "aggregated_datacenter_results.json"
 REPORT_FILE = "report.html"
@@ -46,21 +46,21 @@ SUMMARY_FILE = "benchmark_summary.txt"
 # Beside the runs: the page over all of them.
 PAGE_FILE = "index.html"
 NODES = "nodes"
-# The name of a node becomes that of a directory in there.
+# A node's name is also the name of its directory there.
 NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-# Of a run and of each node: what an earlier attempt left, a directory for each.
+# Directories of earlier attempts, of a run and of each node.
 ATTEMPT = "attempt-"
 PROGRAM = "llm-datacenter-benchmark"
-# On the node, in its run's directory: it is ready to measure, and what it is; when to start, by its own wall clock in
-# nanoseconds.
+# In the run's directory on the node: the node is ready, with its environment; and when to start, by its own wall clock
+# in nanoseconds.
 READY = "ready"
 GO = "go"
-# What a node says in the place of what it is, where it takes part in no further measurement.
+# Written instead of the environment if the node takes no further part.
 OVER = "over"
-# The same of its turn to measure alone: it may, and it has.
+# The same for its turn to measure alone: it may start, and it has finished.
 TURN = "turn"
 TURN_OVER = "turn_over"
-# A named pipe that is there while the node waits for a word; a byte in it means that one has been put.
+# A named pipe that exists while the node waits for a file; a byte in it means that one has been written.
 BELL = "bell"
 # Of a system of several nodes. A server writes LISTENS once it holds its port and waits for LOAD; it writes SERVES once
 # it is ready, and ends with WINDOWS, those in which it was measured. The driver waits for TRY, writes in TRIED which
@@ -71,41 +71,41 @@ TRY, TRIED, SERVING = "try", "tried", "serving"
 # the others listen, writes in TRIED whom it cannot reach, and waits for LOAD. All but the head end with WINDOWS, which
 # the head writes in MEASURED before it ends its own server.
 MEASURED = "measured"
-# When the server that a run started ended, or was told to: nanoseconds of the node's clock.
+# When the server that a run started ended, or was asked to: nanoseconds of the node's clock.
 SERVER_ENDED = "server_ended"
-# How a result begins to say why it is not whole, where a signal ended its run; its name follows.
+# How the reason of an incomplete result begins if a signal ended its run; the signal's name follows.
 STOPPED = "The run was stopped by"
 
 
 def of_repeat(name: str, number: int) -> str:
-    """Return what a file is called that belongs to a repeat; the first one's have the plain names."""
+    """Return the name of a repeat's file; the first repeat's files have the plain names."""
     return name if number == 1 else f"repeat{number}_{name}"
 
 
 class RunOrder(Record):
-    """`order.json`: what the controller asks of one node."""
+    """`order.json`: the controller's order to one node."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     run_id: Name
     node: Name
     attempt: Annotated[int, Field(ge=1)] = 1
     resolved: ResolvedSettings
-    owner: Owner | None = Field(None, description="whose the run's directory on the node is; absent: anybody's")
-    code: Code | None = Field(None, description="that is to measure: a node with another refuses; absent: any")
+    owner: Owner | None = Field(None, description="owner of the run's directory on the node; absent: anybody")
+    code: Code | None = Field(None, description="the code to measure with: a node with other code refuses; absent: any")
     environments: dict[Name, Name] = Field(
         default_factory=dict,
-        description="fingerprints of what the node's environments hold, by the role that made them",
+        description="fingerprints of the node's environments, by the role that made them",
     )
     wait_s: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="how long a node that is ready waits for the time of its start; absent: it starts at once"
+        None, description="how long a ready node waits for its start time; absent: it starts at once"
     )
-    solo: bool = Field(False, description="whether it measures alone first, when it is its turn")
+    solo: bool = Field(False, description="whether it first measures alone, in its turn")
     limit_s: Annotated[int, Field(ge=1)] | None = Field(
         None,
         description="time limit on the node, with room for waiting, all turns and repeats; absent: benchmark_timeout_s",
     )
     first_step: Annotated[int, Field(ge=1)] = Field(
-        1, description="of a sweep: those before it were measured in earlier attempts"
+        1, description="first step of a sweep; earlier ones were measured in earlier attempts"
     )
     burst_qps: Annotated[float, Field(gt=0)] | None = Field(
         None,
@@ -113,12 +113,12 @@ class RunOrder(Record):
         "to be measured",
     )
     measurements: Annotated[int, Field(ge=1)] = Field(
-        1, description="of this attempt at most: repeats, or steps that are left"
+        1, description="most measurements of this attempt: repeats, or remaining steps"
     )
-    serves: ServerPlace | None = Field(None, description="where it serves, and measures nothing; absent: it measures")
+    serves: ServerPlace | None = Field(None, description="where it serves, without measuring; absent: it measures")
     drives: tuple[ServerPlace, ...] = Field((), description="the servers that it measures; empty: the node itself")
     group: GroupPart | None = Field(
-        None, description="with which nodes it serves one copy of the model; absent: the node is one by itself"
+        None, description="the nodes with which it serves one copy of the model; absent: none"
     )
 
 
@@ -170,10 +170,10 @@ def open_run(
         write_record(directory / RUN_FILE, record)
         point_latest(results, run_id)
     except OSError as error:
-        if directory is not None:  # no run, and nobody would ever look at it
+        if directory is not None:  # it is not a run, and would only be left behind
             shutil.rmtree(directory, ignore_errors=True)
         if isinstance(error, FileExistsError | NotADirectoryError):
-            raise InputError(f"benchmark_results_dir: {error.filename} is there, and is no directory.") from error
+            raise InputError(f"benchmark_results_dir: {error.filename} exists, but is not a directory.") from error
         raise InputError(f"benchmark_results_dir: {on_controller(error, results)}") from error
     return run_id, directory
 
@@ -189,7 +189,7 @@ def _take(results: Path, stem: str) -> tuple[str, Path]:
 
 
 def user_name() -> str:
-    """Return who runs this; empty where the user has no name on this machine."""
+    """Return the user's name; empty if the user has none on this machine."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):
@@ -197,7 +197,7 @@ def user_name() -> str:
 
 
 def point_latest(results: Path, run_id: str) -> None:
-    """Let `results/latest` lead to the run."""
+    """Point `results/latest` at the run."""
     beside = results / f".latest.{os.getpid()}"
     beside.unlink(missing_ok=True)
     beside.symlink_to(run_id)
@@ -205,13 +205,13 @@ def point_latest(results: Path, run_id: str) -> None:
 
 
 def read_run(run_dir: Path) -> RunRecord:
-    """Return what was asked. Raises InputError where the directory is not a run's."""
+    """Return the run's record. Raises InputError if the directory is not a run's."""
     try:
         there = (run_dir / RUN_FILE).is_file()
-    except OSError as error:  # another user's directory that may not be entered
+    except OSError as error:  # another user's directory without access
         raise InputError(f"{run_dir / RUN_FILE}: {error.strerror}.") from None
     if not there:
-        raise InputError(f"{run_dir} is not a run: there is no {RUN_FILE} in it.")
+        raise InputError(f"{run_dir} is not a run: it has no {RUN_FILE}.")
     run = read_record(run_dir / RUN_FILE, RunRecord)
     for node in run.nodes:
         if not NODE_NAME.fullmatch(node):

@@ -1,4 +1,4 @@
-"""What a profile may say of the scenarios `schedule` and `conversations`. Both halves read it."""
+"""Options of the scenarios `schedule` and `conversations` in a profile. The controller uses them too."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Options(BaseModel):
     @model_validator(mode="after")
     def _of_these_arrivals(self) -> Options:
         if self.burstiness != 1 and self.arrivals != "gamma":
-            raise ValueError(f"burstiness belongs to arrivals: gamma, and arrivals is {self.arrivals}")
+            raise ValueError(f"burstiness belongs to arrivals: gamma, but arrivals is {self.arrivals}")
         if self.time_scale != 1 and self.arrivals != "trace":
-            raise ValueError(f"time_scale belongs to arrivals: trace, and arrivals is {self.arrivals}")
+            raise ValueError(f"time_scale belongs to arrivals: trace, but arrivals is {self.arrivals}")
         return self
 
 

@@ -1,6 +1,6 @@
-"""What a user gives that may be secret: it reaches the run on the node, and is in no record, no file and no output.
+"""Values from a user that may be secret: they reach the run on the node, but no record, file or output.
 
-These are no settings: a run's settings are kept in every result. They travel on standard input, in one line.
+They are not settings, which are stored in every result. They are sent on standard input, in one line.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ ENVIRONMENT, API_KEY, HEADERS = "benchmark_environment", "benchmark_endpoint_api
 NAMES = (ENVIRONMENT, API_KEY, HEADERS)
 
 MASK = "***"
-# A shorter value ("0", "INFO") would be found in every text, and keeps no secret.
+# Shorter values ("0", "INFO") are not hidden: they occur in every text, and are no secrets.
 LEAST_MASKED = 6
-# In one line that a pipe holds, so that whoever writes it waits for nobody.
+# One line that fits a pipe's buffer, so that writing it never blocks.
 MOST_BYTES = 32_768
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, a token
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9_-]* +(\S.*)")
-# Variables without effect in a run that was given an order, and what has one.
+# Variables without effect in a run with an order, and the settings to use instead.
 _SET_ELSEWHERE = {
     "HF_HOME": "hf_cache_dir",
     "SERVER_TARGET_QPS": "benchmark_target_qps",
     "NODE_NAME": "the host's name in the inventory",
 }
-# What they say stands in other messages anyway: which hosts, which GPUs.
+# Not hidden: their values (hosts, GPUs) are in other messages anyway.
 _PLAIN = ("NO_PROXY", "no_proxy", "CUDA_VISIBLE_DEVICES")
-# How a request is framed, and how its answer has to come, is the client's.
+# Headers that the client itself sets.
 _CLIENTS_OWN = ("accept-encoding", "connection", "content-length", "content-type", "host", "transfer-encoding")
 
 
 @dataclass(frozen=True, repr=False)
 class Secrets:
-    """Environment variables of the run and of the server that it starts, and what the server is shown by the client."""
+    """Environment variables of the run and of its server, and the client's API key and headers."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
     api_key: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def line(self) -> str:
-        """Return them as one line of ASCII, empty where there are none."""
+        """Return the secrets as one line of ASCII, empty if there are none."""
         given = dict(zip(NAMES, (dict(self.environment), self.api_key, dict(self.headers)), strict=True))
         there = {name: value for name, value in given.items() if value}
         return json.dumps(there) if there else ""
@@ -61,12 +61,12 @@ class Secrets:
         return text
 
     def mask_key(self, text: str) -> str:
-        """Return the text without the key: of what is read on, for there other values may be a model's name."""
+        """Return the text without the key, for text that is parsed later: other values may be a model's name."""
         return text.replace(self.api_key, MASK) if self.api_key else text
 
     @cached_property
     def values(self) -> tuple[str, ...]:
-        """What no output may hold, the longest first: one may be a part of another."""
+        """Values that no output may contain, longest first: one may be part of another."""
         variables = [value for name, value in self.environment.items() if name not in _PLAIN]
         given = {*variables, *self.headers.values(), self.api_key}
         parts = {found[1] for value in self.headers.values() if (found := _SCHEME.fullmatch(value))}
@@ -77,7 +77,7 @@ class Secrets:
 
 
 def parse_secrets(line: str) -> Secrets:
-    """Return what `Secrets.line` made. Raises InputError where it is something else; its content is in no message."""
+    """Parse the line of `Secrets.line`. Raises InputError if it is something else, without its content."""
     try:
         given = json.loads(line) if line.strip() else {}
         return check_secrets(given) if isinstance(given, dict) else _refuse()
@@ -86,16 +86,18 @@ def parse_secrets(line: str) -> Secrets:
 
 
 def check_secrets(variables: Mapping[str, Any]) -> Secrets:
-    """Return the secrets among a node's variables. Raises InputError with every problem, and with no value."""
+    """Return the secrets among a node's variables. Raises InputError with every problem, but without values."""
     problems: list[str] = []
     environment = _texts(ENVIRONMENT, variables.get(ENVIRONMENT), _environment_problem, problems)
     headers = check_headers(HEADERS, variables.get(HEADERS), problems)
     key = variables.get(API_KEY)
     api_key = "" if key is None else str(key).strip()
     if isinstance(key, bool | dict | list | tuple) or _CONTROL.search(api_key) or not api_key.isascii():
-        problems.append(f"{API_KEY} has to be one line of ASCII text.")
+        problems.append(f"{API_KEY} must be one line of ASCII text.")
     if api_key and any(name.lower() == "authorization" for name in headers):
-        problems.append(f"{API_KEY} and the header Authorization of {HEADERS} say the same: give one of them.")
+        problems.append(
+            f"{API_KEY} and the header Authorization of {HEADERS} serve the same purpose: set only one of them."
+        )
     if unknown := set(variables) - set(NAMES):
         problems.append(f"{', '.join(sorted(unknown))}: only {', '.join(NAMES)} are read here.")
     found = Secrets(environment, api_key, headers)
@@ -107,20 +109,20 @@ def check_secrets(variables: Mapping[str, Any]) -> Secrets:
 
 
 def check_headers(setting: str, given: Any, problems: list[str]) -> dict[str, str]:
-    """Return the headers of an HTTP request; add a sentence to `problems`, without a value, for all that is none."""
+    """Return the headers of an HTTP request; add a sentence, without the value, to `problems` for each invalid one."""
     return _texts(setting, given, _header_problem, problems)
 
 
 def _refuse() -> Secrets:
-    raise InputError(f"The secrets have to be one line of JSON, an object with any of {', '.join(NAMES)}.")
+    raise InputError(f"The secrets must be one line of JSON, an object with any of {', '.join(NAMES)}.")
 
 
 def _texts(setting: str, given: Any, problem: Callable[[str, str], str], problems: list[str]) -> dict[str, str]:
-    """Return a dictionary of texts; add a sentence to `problems` for all that is none."""
+    """Return a dictionary of texts; add a sentence to `problems` for each invalid entry."""
     if given is None:
         return {}
     if not isinstance(given, Mapping):
-        problems.append(f"{setting} has to be a dictionary of names and values.")
+        problems.append(f"{setting} must be a dictionary of names and values.")
         return {}
     texts: dict[str, str] = {}
     for key, value in given.items():
@@ -128,7 +130,7 @@ def _texts(setting: str, given: Any, problem: Callable[[str, str], str], problem
         if value is None or isinstance(value, bool | Mapping | list | tuple):
             problems.append(f"{setting}.{name} must be text or a number: write it in quotes.")
         elif _CONTROL.search(text):
-            problems.append(f"{setting}.{name} has to be one line without control characters.")
+            problems.append(f"{setting}.{name} must be one line without control characters.")
         elif reported := problem(name, text):
             problems.append(f"{setting}.{name} {reported}.")
         else:
@@ -138,9 +140,9 @@ def _texts(setting: str, given: Any, problem: Callable[[str, str], str], problem
 
 def _environment_problem(name: str, value: str) -> str:
     if not _VARIABLE.fullmatch(name):
-        return "is not the name of an environment variable, which has letters, digits and _ alone"
+        return "is not the name of an environment variable, which has only letters, digits and _"
     if name == "PYTHONHOME":
-        return "would keep the run's own Python from starting: leave it out, python_env_dir says which it is"
+        return "would keep the run's own Python from starting: leave it out, and set python_env_dir"
     return f"has no effect: set {_SET_ELSEWHERE[name]}" if name in _SET_ELSEWHERE else ""
 
 
@@ -151,7 +153,7 @@ def _header_problem(name: str, value: str) -> str:
 
 
 def _passwords(value: str) -> set[str]:
-    """Return the password of a URL (a proxy's), as it is written and as it is meant."""
+    """Return the password in a URL (a proxy's), as written and decoded."""
     try:
         password = urlsplit(value).password if "://" in value else urlsplit(f"//{value}").password
     except ValueError:
@@ -160,5 +162,5 @@ def _passwords(value: str) -> set[str]:
 
 
 def _forms(value: str) -> set[str]:
-    """Return a value, and how it stands in JSON and in Python's quotes."""
+    """Return a value, and its forms in JSON and in Python's quotes."""
     return {value, json.dumps(value)[1:-1], repr(value)[1:-1]}

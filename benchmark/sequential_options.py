@@ -1,4 +1,4 @@
-"""What a profile may say about the engine `sequential`. Both halves read it."""
+"""Options of the engine `sequential` in a profile. The controller uses them too."""
 
 from __future__ import annotations
 

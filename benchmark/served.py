@@ -1,6 +1,6 @@
-"""Which model a result's numbers are of: by the settings where the run loads it, else by what the server reports.
+"""The model that was measured: from the settings if the run loads it, else from what the server reports.
 
-Everything that shows or compares model, revision or precision asks here.
+Everything that shows or compares model, revision or precision uses this.
 """
 
 from __future__ import annotations
@@ -17,52 +17,52 @@ from benchmark.settings import Settings
 from benchmark.settings.measurement import is_directory_path
 
 ENDPOINT, SIMULATED = "endpoint", "simulated"
-# In the details of an engine that answered in the place of the profile's own.
+# Keys in the details of an engine that replaced the profile's own.
 INSTEAD_OF, BECAUSE = "instead_of", "because"
 NOT_REPORTED = "not reported by the server"
-# Hex digits of a commit that people compare.
+# Hex digits of a commit that are shown.
 SHORT = 12
-# Of an engine's details: how the weights that it loaded are quantized.
+# Key of an engine's details: the quantization of the loaded weights.
 QUANTIZATION = "quantization"
-# Where the hub's cache keeps a model: the name has its slash as two dashes.
+# A model's directory in the hub's cache: the slash of its name is two dashes.
 SNAPSHOT = re.compile(r"/models--(?P<owner>.+?)--(?P<name>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})/?$")
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What was measured. `revision` is empty for a model that has none; the last three may be NOT_REPORTED."""
+    """The measured model. `revision`: empty for a model without one; the last three may be NOT_REPORTED."""
 
     name: str
     revision: str
     dtype: str
     served: str = ""
-    """What else the engine or a server reports of it, such as its quantization; empty: nothing."""
+    """Further reports of the engine or server, such as the quantization; empty: none."""
 
     @property
     def unknown(self) -> list[str]:
-        """Name what the server does not report, in words."""
+        """The names of what the server does not report, in words."""
         named = (("revision", self.revision), ("precision", self.dtype))
         return [name for name, value in named if value == NOT_REPORTED]
 
 
 def model_facts(settings: Settings, engine: str, details: Mapping[str, Any] | None = None) -> ModelFacts:
-    """Return what the engine of that name measures; `details`: what it said when it had loaded, if it did.
+    """Return the model that an engine measures; `details`: the engine's report after loading, if it loaded.
 
-    The engine `endpoint` measures a server that somebody else chose the weights of: nothing of it is known but what
-    it reports. Every other engine loads what the settings name, or does not start.
+    The engine `endpoint` measures a server with weights that are not chosen by the run: only its reports are known.
+    Every other engine loads the model in the settings, or does not start.
     """
     if engine != ENDPOINT:
         directory = is_directory_path(settings.benchmark_model)
         revision = "" if directory else settings.benchmark_model_revision
         quantized = (details or {}).get(QUANTIZATION)
-        # Then the precision that was asked for is that of the other weights alone.
+        # The precision in the settings then only applies to the other weights.
         served = f"weights quantized by {quantized}" if quantized else ""
         return ModelFacts(settings.benchmark_model, revision, settings.benchmark_dtype, served)
     known = details or {}
     given = known.get("reported")
     reported = {name: str(value) for name, value in given.items()} if isinstance(given, dict) else {}
     if "root" in reported:
-        # Where it lies on that machine makes no difference.
+        # Its directory on that machine makes no difference.
         reported["root"] = ", ".join(map(_placeless, reported["root"].split(", ")))
         if reported["root"] == _placeless(str(known.get("model"))):
             del reported["root"]
@@ -80,7 +80,7 @@ def model_facts(settings: Settings, engine: str, details: Mapping[str, Any] | No
 
 
 def describe_model(settings: Settings, engine: str, details: Mapping[str, Any] | None = None) -> str:
-    """Return model, revision, precision and device; of a server also what else it reports, and what it does not."""
+    """Return model, revision, precision and device; for a server also its other reports, and what is not reported."""
     if engine == NONE:
         return f"no model, {settings.benchmark_device}"
     facts = model_facts(settings, engine, details)
@@ -94,23 +94,23 @@ def describe_model(settings: Settings, engine: str, details: Mapping[str, Any] |
 
 
 def in_label(name: str, value: str) -> str:
-    """Return a value of a comparison key as part of a label: what is not known says of what."""
+    """Return a value of a comparison key for a label; an unknown value is preceded by its name."""
     if name == "engine" and value == f"{SIMULATED} ({SIMULATED})":
-        return SIMULATED  # the key says of any engine that it simulates; here its name does
+        return SIMULATED  # the key has this flag for any engine; in a label the name is enough
     return f"{'precision' if name == 'dtype' else name} {value}" if value == NOT_REPORTED else value
 
 
 def server_version(engine: EngineInfo | None) -> str | None:
-    """Return the version that a server reported; None: it reported none, or the engine is no server."""
+    """Return the version that a server reported; None if it reported none, or the engine is not a server."""
     version = engine.details.get("version") if engine is not None and "urls" in engine.details else None
     return str(version)[:200] if version else None
 
 
 def same_model(one: str, other: str) -> bool:
-    """Return whether two names can only mean one model.
+    """Return whether two names mean the same model.
 
-    Hub ids have to be equal: another owner's upload is another model. A path in the hub's cache is the hub id that it
-    spells. Of any other path, and of a name without an owner, the last part is compared.
+    Hub ids must be equal: another owner's upload is another model. A path in the hub's cache counts as its hub id. Of
+    any other path, and of a name without an owner, the last part is compared.
     """
     if not one or not other:
         return False
@@ -123,19 +123,19 @@ def same_model(one: str, other: str) -> bool:
 
 
 def hub_name(name: str) -> str:
-    """Return the hub id that a path in the hub's cache spells; any other name as it is."""
+    """Return the hub id in a path of the hub's cache; any other name unchanged."""
     found = SNAPSHOT.search(name)
     return f"{found['owner']}/{found['name']}" if found else name.rstrip("/")
 
 
 def commit_of(name: str) -> str:
-    """Return the commit in a path in the hub's cache, or nothing."""
+    """Return the commit in a path of the hub's cache, if any."""
     found = SNAPSHOT.search(name)
     return found["commit"] if found else ""
 
 
 def _placeless(name: str) -> str:
-    """Return the hub id in the hub's cache, the last part of another path, any other name as it is."""
+    """Return the hub id in a path of the hub's cache, the last part of another path, or any other name unchanged."""
     name = hub_name(name)
     return _last(name) if is_directory_path(name) else name
 

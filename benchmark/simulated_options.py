@@ -1,4 +1,4 @@
-"""What a profile may say of the engine that only waits. Both halves read it: the controller refuses what cannot be."""
+"""Options of the simulated engine in a profile. The controller uses them too, to refuse invalid profiles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    load_s: float = Field(0, ge=0, description="seconds that loading takes")
+    load_s: float = Field(0, ge=0, description="duration of loading in seconds")
     ttft_ms: float = Field(5, ge=0, description="milliseconds until the first token")
     tpot_ms: float = Field(0.2, ge=0, description="milliseconds per further token")
     spread: float = Field(0, ge=0, le=1, description="by how much queries differ: relative standard deviation")

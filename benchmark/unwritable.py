@@ -1,4 +1,4 @@
-"""A disk that cannot be written to: recognised by errno, or in what a program printed under LC_ALL=C; what to do."""
+"""Errors of disks that cannot be written to, recognised by errno or in a program's output (LC_ALL=C), and remedies."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import errno
 import os
 from pathlib import Path
 
-# What to do, where else a setting may lead, and how to look.
+# What to do, what else a setting may name, and how to check.
 _REMEDIES = {
     errno.ENOSPC: ("Make room", "a larger disk", " (df -h shows space, df -i files)"),
     errno.EDQUOT: ("Remove files of this user (quota)", "another disk", ""),
-    errno.EROFS: ("Have it mounted for writing", "another disk", ""),
+    errno.EROFS: ("Mount it for writing", "another disk", ""),
 }
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def errno_in(text: str) -> int | None:
-    """Return which of these errors a program's text names; None where it names none."""
+    """Return the errno of such an error in a program's output, if any."""
     return next((number for number in _REMEDIES if os.strerror(number) in text), None)
 
 
 def remedy(number: int | None, setting: str = "") -> str:
-    """Return the sentence that says what to do about one of these errors; else nothing.
+    """Return a sentence on what to do about one of these errors; empty for others.
 
-    `setting`: the one that names the place, where one does.
+    `setting`: the setting that names the directory, if any.
     """
     if number not in _REMEDIES:
         return ""
@@ -32,9 +32,9 @@ def remedy(number: int | None, setting: str = "") -> str:
 
 
 def on_controller(error: OSError, place: Path | str, setting: str = "benchmark_results_dir") -> str:
-    """Return what is to be said where a file of the controller's own cannot be written.
+    """Return a sentence on a file of the controller that cannot be written.
 
-    `place`: where it was to be, should the error not say it.
+    `place`: its path, if the error does not have it.
     """
     what = f"{error.filename or place} on the controller cannot be written: {error.strerror}."
     return f"{what} {remedy(error.errno, setting)}".rstrip()

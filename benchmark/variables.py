@@ -1,4 +1,4 @@
-"""What a user may set beside the settings: it is in no record of a run, so `benchmark.settings` does not have it."""
+"""Variables of a user besides the settings: no record of a run contains them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOTIFY, NOTIFY_HEADERS = "benchmark_notify", "benchmark_notify_headers"
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable of the inventory, as a role's argument_specs.yml describes one."""
+    """A variable of the inventory, described as in a role's argument_specs.yml."""
 
     name: str
     type: str
@@ -52,7 +52,7 @@ VARIABLES = (
         "a run to resume, for the nodes without a complete result: its id or the beginning of it, latest, or its "
         "directory; empty: a new run",
     ),
-    # Whoever knows a chat's webhook may post there: the address is as secret as a header.
+    # Anyone who knows a chat's webhook may post there: the address is as secret as a header.
     Variable(
         NOTIFY,
         "str",
@@ -68,7 +68,7 @@ VARIABLES = (
         "headers for that webhook, such as {Authorization: ...}, from Vault or the controller's environment",
         secret=True,
     ),
-    # Its default is the controller's environment: what a task is given as an argument would be printed with -vvv.
+    # Its default is the controller's environment: a task's arguments would be printed with -vvv.
     Variable(
         "hf_cache_token",
         "str",
@@ -79,5 +79,5 @@ VARIABLES = (
     ),
 )
 
-# What no record, no file and no output may hold.
+# Variables that no record, file or output may contain.
 SECRETS = tuple(variable.name for variable in VARIABLES if variable.secret)

@@ -1,4 +1,4 @@
-"""Hold metrics against a profile's limits."""
+"""Judge metrics by a profile's limits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from benchmark.records import (
 from benchmark.records.probes import WRONG
 from benchmark.words import plural, shown
 
-# Before a metric's path: its geometric mean over the steps of a sweep.
+# Prefix of a metric's path for its geometric mean over the steps of a sweep.
 CURVE = "curve."
 NO_FLOORS: Mapping[str, float] = MappingProxyType({})
 _PARTS = [part for part in Distribution.model_fields if part != "insufficient"]
@@ -67,14 +67,14 @@ _LABELS = {
 }
 
 
-# The answers' tokens that a server's usage may count otherwise than the stream holds. The end of a sequence that one
-# source leaves out is 0.8 % of MLPerf's 128 tokens, and 1.6 % of 64.
+# Share of tokens by which a server's usage and its streams may differ. An end-of-sequence token that only one of them
+# counts is 0.8 % of MLPerf's 128 tokens, and 1.6 % of 64.
 MAX_MISCOUNTED = 0.02
 _TOKEN_TIMES = tuple(f"{name}.{part}" for name in ("ttft_ms", "ttft_from_issue_ms", "tpot_ms") for part in _PARTS)
 
 
 def label(metric: str) -> str:
-    """Return the words for a metric's path: "latency_ms.p99" is "P99 latency"."""
+    """Return a metric's name in words: "latency_ms.p99" is "P99 latency"."""
     if metric in _LABELS:
         return _LABELS[metric]
     if metric.startswith(PREFIX):
@@ -84,13 +84,13 @@ def label(metric: str) -> str:
 
 
 def unit(metric: str) -> str:
-    """Return the unit of a metric's path, with a leading space, or nothing for counts and rates."""
+    """Return a metric's unit with a leading space; empty for counts and rates."""
     return " ms" if "_ms" in metric else ""
 
 
 @cache
 def metric_paths() -> tuple[str, ...]:
-    """Return the dotted path of every number in Metrics: what a limit may name."""
+    """Return the dotted path of every number in Metrics, which limits may name."""
     paths: list[str] = []
     for name, field in Metrics.model_fields.items():
         if name == "times_of":
@@ -103,7 +103,7 @@ def metric_paths() -> tuple[str, ...]:
 
 
 def value_of(metrics: Metrics | None, path: str) -> float | None:
-    """Return the value at a dotted path, or None where it is undefined. Raises ValueError for an unknown path."""
+    """Return the value at a dotted path, or None if undefined. Raises ValueError for an unknown path."""
     if path not in metric_paths():
         raise ValueError(f"there is no metric {path!r}")
     value: Any = metrics
@@ -115,40 +115,40 @@ def value_of(metrics: Metrics | None, path: str) -> float | None:
 
 @cache
 def accuracy_paths() -> tuple[str, ...]:
-    """Return what a profile's accuracy limits may name."""
+    """Return the scores that a profile's accuracy limits may name."""
     return tuple(Rouge.model_fields)
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What is judged. What was not measured is None: its limits are then not applied, or fail where they must hold."""
+    """What is judged. None means not measured: its limits are then not applied, or fail if they are mandatory."""
 
     metrics: Metrics | None = None
     loadgen: LoadGenResult | None = None
     accuracy: Accuracy | None = None
     prompts: int | None = None
-    """Of the dataset; None: not known."""
+    """Number of the dataset's prompts; None: unknown."""
     failures: str = ""
-    """What queries failed with, in a sentence, where some did."""
+    """The errors of failed queries, in a sentence."""
     foreign_processes: tuple[str, ...] = ()
-    """Sentences, each about a process that came to a GPU that was to be the run's alone."""
+    """A sentence for each foreign process that appeared on a GPU of the run."""
     serving: Serving | None = None
     audit: Audit | None = None
     probes: HardwareProbes | None = None
     unanswered: str = ""
-    """Which servers had queries in flight when the run ended, in a sentence, where one of several had."""
+    """Which of several servers had queries in flight when the run ended, in a sentence."""
 
 
 def judge(
     profile: Profile, found: Findings, target_qps: float, status: Status, floors: Mapping[str, float] = NO_FLOORS
 ) -> Verdict:
-    """Return the verdict: LoadGen's own where it drove the run, every limit as a check, further reasons against it.
+    """Return the verdict: LoadGen's own if it drove the run, every limit as a check, and further reasons to be invalid.
 
-    `target_qps` is the whole node's: the setting per GPU times the GPUs that answered; `floors`: what probes of the
-    hardware must reach, by name.
+    `target_qps`: the whole node's, that is the setting per GPU times the GPUs that answered; `floors`: what probes of
+    the hardware must reach, by name.
     """
     checks: list[Check] = []
-    # A step of a ladder is short, and may be one that asks for more than there is.
+    # A step of a ladder is short, and may be an overload on purpose.
     if found.loadgen is not None and profile.sweep is None:
         checks += _loadgen_checks(found.loadgen)
     faults: list[tuple[Check, str]] = []
@@ -163,13 +163,13 @@ def judge(
         checks.append(_holds(f"{found.audit.name}: passed", found.audit.passed, note))
     reasons = [] if status == "complete" else [f"The run is {status}."]
     reasons += [_reason(check) for check in checks if not check.passed]
-    # An engine that only waits says nothing of the hardware.
+    # The simulated engine only waits, and says nothing about the hardware.
     probed = list(_probe_checks(found.probes, NO_FLOORS if profile.engine == SIMULATED else floors))
     checks += [check for check, _ in probed]
     reasons += [reason for _, reason in probed if reason]
     lacking = any(check.value is None for check, _ in probed)
     if not profile.loads_model or lacking:
-        # Else an engine shows by itself whether it can work there.
+        # Otherwise the engine itself shows whether it works on this hardware.
         reasons += list(found.probes.notes) if found.probes else ["The hardware was not probed."]
     if found.metrics is not None and any(check.value is None and check.metric in _TOKEN_TIMES for check in checks):
         reasons += unseen_words(found.metrics)
@@ -196,42 +196,42 @@ def judge(
 
 
 def unseen_words(metrics: Metrics) -> list[str]:
-    """Return of how many answers the tokens were not seen one by one, and what that means, in sentences."""
+    """Return, in sentences, how many answers did not arrive token by token, and what that means."""
     answers, completed = metrics.answers, metrics.queries.completed
     words = []
     if answers.one_piece:
         words.append(
-            f"{answers.one_piece} of {completed} answers arrived in one piece, so when their first token came was not "
-            "seen: something between client and server holds the stream back (a proxy that buffers), or the server "
+            f"{answers.one_piece} of {completed} answers arrived in one piece, so the time of their first token is "
+            "unknown: something between client and server holds the stream back (a buffering proxy), or the server "
             "does not send token by token."
         )
     if answers.coarse:
         words.append(
             f"{answers.coarse} of {completed} answers arrived in pieces of more than {TOKENS_PER_PIECE} tokens on "
-            "average: their TPOT would be the server's chunking, so it is undefined (vLLM: --stream-interval 1)."
+            "average: their TPOT would only show the server's chunking, so it is undefined (vLLM: --stream-interval 1)."
         )
     return words
 
 
 def answer_words(metrics: Metrics) -> list[str]:
-    """Return whatever is to be known of the answers beside their times, in sentences; mostly nothing."""
+    """Return notes on the answers, apart from their times, in sentences; mostly none."""
     miscounted = miscounted_words(metrics)
     return [*unseen_words(metrics), *([miscounted] if miscounted else [])]
 
 
 def miscounted_words(metrics: Metrics) -> str:
-    """Return how often and by how much the servers' usage and the streams differ, in a sentence; empty: never."""
+    """Return in a sentence how often and how much the servers' usage and their streams differ; empty if they agree."""
     answers = metrics.answers
     if not answers.miscounted:
         return ""
     return (
-        f"In {answers.miscounted} of {metrics.queries.completed} answers the server's usage counts other tokens than "
-        f"its stream holds, {answers.miscounted_tokens} in all, beside {metrics.output_tokens} that were counted."
+        f"In {answers.miscounted} of {metrics.queries.completed} answers the server's usage and its stream have "
+        f"different numbers of tokens, by {answers.miscounted_tokens} in all, with {metrics.output_tokens} counted."
     )
 
 
 def _probe_checks(probes: HardwareProbes | None, floors: Mapping[str, float]) -> Iterator[tuple[Check, str]]:
-    """Yield a check, and its reason where it failed, of each floor at each place; and that each GPU computes right."""
+    """Yield a check, and its reason if it failed, for each floor in each place, and for wrong products on each GPU."""
     yield from floor_checks(probes, floors)
     for place, figures in probes.places() if probes else ():
         if wrong := figures.get(WRONG):
@@ -241,9 +241,9 @@ def _probe_checks(probes: HardwareProbes | None, floors: Mapping[str, float]) ->
 
 
 def _answer_faults(profile: Profile, metrics: Metrics) -> Iterator[tuple[Check, str]]:
-    """Yield a check that failed, and its reason, for whatever is wrong with the answers themselves."""
+    """Yield a failed check, and its reason, for each fault of the answers themselves."""
     answers, completed = metrics.answers, metrics.queries.completed
-    # There LoadGen holds TTFT and TPOT against limits, and knows of nothing that was not seen.
+    # LoadGen checks TTFT and TPOT here, without knowing which token times are unknown.
     if profile.scenario_options.get("scenario") == "Server" and completed:
         share = (answers.one_piece + answers.coarse) / completed
         if share > MAX_UNSEEN:
@@ -264,7 +264,7 @@ def _answer_faults(profile: Profile, metrics: Metrics) -> Iterator[tuple[Check, 
         yield (
             _at_most("answers.short", answers.short, 0),
             (
-                f"{answers.short} of {completed} answers are shorter than was asked for, {asked}: the server "
+                f"{answers.short} of {completed} answers are shorter than requested ({asked}): the server "
                 "ignores min_tokens or ignore_eos, so it did less work."
             ),
         )
@@ -281,7 +281,7 @@ def _cached(serving: Serving) -> list[str]:
     of = "" if cache.prompt_tokens is None else f" of {cache.prompt_tokens}"
     return [
         f"{cache.cached_tokens}{of} prompt tokens came from the server's prefix cache and were not computed "
-        f"({cache.source}): start the server without it (vLLM: --no-enable-prefix-caching), or take a profile with "
+        f"({cache.source}): start the server without it (vLLM: --no-enable-prefix-caching), or use a profile with "
         "prefix_caching: true."
     ]
 
@@ -291,13 +291,13 @@ def _throttled(serving: Serving) -> list[str]:
         return []
     return [
         f"{serving.waited} queries waited in the client for one of its {serving.max_connections} connections: the "
-        "server was not offered the load that was asked for. Raise what the node's user may have (open files: ulimit "
-        "-Hn, systemd: LimitNOFILE; ports: net.ipv4.ip_local_port_range), or ask for less at once."
+        "server did not get the requested load. Raise the limits of the node's user (open files: ulimit -Hn, systemd: "
+        "LimitNOFILE; ports: net.ipv4.ip_local_port_range), or keep fewer queries in flight."
     ]
 
 
 def _loadgen_checks(loadgen: LoadGenResult) -> list[Check]:
-    """Return LoadGen's verdict and what it rests on as checks: never derived again, never softened."""
+    """Return LoadGen's verdict and its constraints as checks, exactly as LoadGen reported them."""
     reported = {f"LoadGen: {name}": met for name, met in loadgen.constraints.items()}
     checks = [_holds(name, met, "") for name, met in reported.items()]
     if loadgen.valid is not None:

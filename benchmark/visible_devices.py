@@ -1,4 +1,4 @@
-"""What CUDA makes of CUDA_VISIBLE_DEVICES: which entries it takes, and why it takes no more.
+"""How CUDA interprets CUDA_VISIBLE_DEVICES: which entries it uses, and why it ignores the others.
 
 CUDA says nothing of what it leaves out. Its rules (CUDA C++ programming guide, and what driver 580 did on two H200s,
 which the tests hold): entries are parted by commas and are all numbers, or all UUIDs of one kind, each as short as is
@@ -21,24 +21,24 @@ PREFIXES = ("GPU-", "MIG-")
 
 @dataclass(frozen=True)
 class Visible:
-    """`entries` are the devices that CUDA takes, each as a process of its own can be given it."""
+    """`entries`: the devices that CUDA uses, each in a form for a process of its own."""
 
     entries: tuple[str, ...]
     left_out: str | None = None
-    """A sentence that says which entry ends the list or empties it, and why; None: all devices are taken."""
+    """A sentence on the entry that ends or empties the list, and why; None: all devices are used."""
 
     @property
     def slices(self) -> bool:
-        """Whether they are slices of GPUs in MIG mode."""
+        """Whether the devices are slices of GPUs in MIG mode."""
         return any(entry.startswith("MIG-") for entry in self.entries)
 
     def chooses(self, index: int | str, uuid: str) -> bool:
-        """Return whether the GPU of that number and UUID, as the driver tells them, is among the devices."""
+        """Return whether the GPU with that number and UUID, as the driver reports them, is among the devices."""
         return str(index) in self.entries or (bool(uuid) and uuid in self.entries)
 
 
 def read(value: str, count: int | None = None, uuids: Sequence[str] = ()) -> Visible:
-    """Return what CUDA takes of `value`.
+    """Return how CUDA interprets `value`.
 
     `count` is how many GPUs the machine has and `uuids` are theirs and their MIG slices', as the driver writes them
     (GPU-..., MIG-...); where they are not known, an entry that looks like a device is taken for one.
@@ -52,7 +52,7 @@ def read(value: str, count: int | None = None, uuids: Sequence[str] = ()) -> Vis
             return Visible(tuple(taken), _ends(value, written, position, reason))
         if device in taken:
             return Visible(
-                (), f"{NAME} is {value!r}: {entry.strip()!r} is there twice, and CUDA then sees no GPU at all."
+                (), f"{NAME} is {value!r}: {entry.strip()!r} occurs twice, and CUDA then sees no GPU at all."
             )
         taken.append(device)
         if prefix is None and reason:
@@ -65,14 +65,14 @@ def read(value: str, count: int | None = None, uuids: Sequence[str] = ()) -> Vis
 def _number(entry: str, count: int | None) -> tuple[str | None, str]:
     found = NUMBER.match(entry)
     if found is None:
-        return None, "is no number" if entry.strip() else "is empty"
+        return None, "is not a number" if entry.strip() else "is empty"
     number = int(found[1])
     if number < 0:
-        return None, "is below zero"
+        return None, "is negative"
     if count is not None and number >= count:
         return None, f"is beyond the machine's {plural(count, 'GPU')}, numbered from 0"
     rest = entry[found.end() :].strip()
-    return str(number), f"is read as {number} alone: entries are parted by commas" if rest else ""
+    return str(number), f"is read as {number} alone: entries are separated by commas" if rest else ""
 
 
 def _uuid(entry: str, prefix: str, uuids: Sequence[str]) -> tuple[str | None, str]:
@@ -80,10 +80,10 @@ def _uuid(entry: str, prefix: str, uuids: Sequence[str]) -> tuple[str | None, st
         return None, f"does not begin with {prefix} as the first does" if entry.strip() else "is empty"
     name = entry.rstrip()
     known = [uuid for uuid in uuids if uuid.startswith(prefix)]
-    # The older form of a slice, MIG-GPU-<uuid>/<instance>/<instance>, is none that the driver writes today.
+    # The driver no longer writes the older form of a slice, MIG-GPU-<uuid>/<instance>/<instance>.
     if not known or "/" in name:
         return name, ""
-    # What follows a whole UUID is not read.
+    # Text after a complete UUID is ignored.
     matching = [uuid for uuid in known if uuid.lower().startswith(name.lower()[: len(uuid)])]
     if len(matching) == 1:
         return matching[0], ""
@@ -91,11 +91,11 @@ def _uuid(entry: str, prefix: str, uuids: Sequence[str]) -> tuple[str | None, st
 
 
 def _ends(value: str, written: Sequence[str], position: int, reason: str) -> str | None:
-    """Say it, but for a comma too many at the end."""
+    """Return the sentence, or None for a mere comma at the end."""
     entry = written[position].strip()
     if not entry and position and not any(one.strip() for one in written[position:]):
         return None
     shown = repr(entry) if entry else f"entry {position + 1}"
     after = ", ".join(one.strip() for one in written[position + 1 :] if one.strip())
-    hidden = f"; what comes after it ({after}) is hidden too" if after and "alone" not in reason else ""
-    return f"{NAME} is {value!r}: {shown} {reason}, and so CUDA takes no more of it{hidden}."
+    hidden = f"; the entries after it ({after}) are hidden too" if after and "alone" not in reason else ""
+    return f"{NAME} is {value!r}: {shown} {reason}, and so CUDA ignores the rest{hidden}."

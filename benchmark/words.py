@@ -1,4 +1,4 @@
-"""English for counts, changes and stages: one helper each, so that nothing says "1 nodes", "-0.0%" or "while ready"."""
+"""Words for counts, changes and stages, so that no text has "1 nodes", "-0.0%" or "while ready"."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from benchmark.records.base import Stage
 
-# How a sentence goes on that says when something happened.
+# Ends of sentences on when something happened.
 _DURING: dict[Stage, str] = {
     "preflight": "in preflight",
     "python_env": "while its environment was made",
@@ -33,45 +33,45 @@ def plural(count: int, one: str, many: str = "") -> str:
 
 
 def of_them(some: int, total: int) -> str:
-    """Return how many of those that a sentence has counted: "3 of them", "all of them"."""
+    """Return a part of a number that a sentence has given: "3 of them", "all of them"."""
     return f"{'all' if some == total > 1 else some} of them"
 
 
 def during(stage: Stage) -> str:
-    """Return the words for the time of a run's stage, which follow "failed" and "interrupted"."""
+    """Return the words for a run's stage that follow "failed" and "interrupted"."""
     return _DURING[stage]
 
 
 def percent(change: float, digits: int = 1) -> str:
-    """Return a relative change in percent with its sign, and no sign where it rounds to nothing."""
+    """Return a relative change in percent with its sign, without a sign if it rounds to zero."""
     text = f"{change:+.{digits}%}"
     return text[1:] if float(text[:-1]) == 0 else text
 
 
 def sentences(text: str) -> str:
-    """Return lines as sentences in one paragraph: each ends with a full stop, or as it does."""
+    """Return lines as sentences of one paragraph, each with a full stop unless it has another end."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ".join(line if line[-1] in ".?!" else f"{line}." for line in lines)
 
 
 def one_of(device: str) -> Literal["GPU", "replica"]:
-    """Return what an engine's own figures are of: its GPU; on the CPU there is none, and they are the replica's."""
+    """Return what an engine's figures are per: "GPU", or "replica" on the CPU."""
     return "GPU" if device == "cuda" else "replica"
 
 
 def brief(text: str, most: int = 300) -> str:
-    """Return a text on one line of at most `most` characters, cut between two words where it is longer."""
+    """Return a text on one line of at most `most` characters, cut between two words if it is longer."""
     line = " ".join(text.split())
     if len(line) <= most:
         return line
     head = line[: most - 4]
     whole = head.rpartition(" ")[0]
-    # A word that is most of it (a path, a hash) is cut where it has to be.
+    # A long word (a path, a hash) is cut within.
     return f"{whole if 3 * len(whole) > most else head} ..."
 
 
 def shown(value: float, beside: float | None = None) -> str:
-    """Return a value with as many digits as a reader can use, and as it takes to tell it from the one `beside` it."""
+    """Return a value with as many digits as a reader can use, and as distinguish it from the one `beside` it."""
     digits = 3
     while beside not in (None, value) and digits < 17 and _digits(value, digits) == _digits(beside, digits):
         digits += 1

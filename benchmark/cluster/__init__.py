@@ -1,1 +1,1 @@
-"""The cluster's half: what runs on the controller, from files alone. Nothing here imports benchmark.node or torch."""
+"""The controller's half, which works from files alone. Nothing here imports benchmark.node or torch."""

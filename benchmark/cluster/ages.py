@@ -1,4 +1,4 @@
-"""Ages as people give them: 12h, 90d, 4w."""
+"""Ages such as 12h, 90d or 4w."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a run's files to the cluster's result. Reads only: no file of a node is ever changed or removed."""
+"""Compute the cluster's result from a run's files. Read-only: no file of a node is ever changed or removed."""
 
 from __future__ import annotations
 
@@ -40,38 +40,38 @@ from benchmark.settings import ResolvedSettings, Settings
 from benchmark.text.descriptions import describe_audit, describe_fallback, model_of
 from benchmark.words import during, plural
 
-GOES_ON = "The run goes on: this is of the nodes that have ended by now, and its end writes it anew."
+GOES_ON = "The run is still going: this shows the nodes that have ended so far, and is rewritten when the run ends."
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """A run as its files tell it: what was asked, what is known of each node, and what that amounts to."""
+    """A run as its files describe it: what was asked, what is known of each node, and the result."""
 
     run: RunRecord
     nodes: tuple[LoadedNode, ...]
     result: ClusterResult
     originals: tuple[LoadedNode, ...] = ()
-    """The nodes as their files tell them, in the same order: in `nodes` one repeat stands for each."""
+    """The nodes with all their repeats, in the same order; in `nodes`, one repeat stands for each."""
     system: LoadedSystem | None = None
-    """Where all nodes are one system: its driver, whose samples the nodes have a part of."""
+    """Where all nodes are one system: its driver, whose samples are shared among the nodes."""
 
     @property
     def compared(self) -> tuple[LoadedNode, ...]:
-        """What another run is held against: the nodes, or the system that they are."""
+        """What another run is compared with: the nodes, or the system that they form."""
         return (system_node(self.system),) if self.system else self.nodes
 
 
 def aggregate(run_dir: Path) -> ClusterResult:
-    """Return the cluster's result of the run in `run_dir`: see `gather`."""
+    """Return the cluster's result of the run in `run_dir` (see `gather`)."""
     return gather(run_dir).result
 
 
 def gather(run_dir: Path, slo: Slo | None = None) -> Gathered:
     """Return the run in `run_dir`, its nodes and the cluster's result, from its files alone.
 
-    A file that is corrupt, oversized, a link, another run's or another node's, or that claims what its samples do not
-    give, is named in `problems` and its node is not counted; the others are. Goodput is held against `slo`; None:
-    against the profile's own limits. Raises InputError where `run_dir` holds no run.
+    A file that is corrupt, oversized, a link, from another run or node, or that contradicts its samples, is named in
+    `problems`, and its node is not counted; the others are. Goodput is computed for the limits `slo`; None: the
+    profile's own. Raises InputError if `run_dir` holds no run.
     """
     run_dir = run_dir.resolve()
     run = read_run(run_dir)
@@ -170,7 +170,7 @@ def _result_of_system(run_dir: Path, run: RunRecord, system: System, loaded: Loa
 
 
 def _with_overlap(repeats: Repeats, run: RunRecord, loaded: Sequence[LoadedNode]) -> Repeats:
-    """Return the repeats with how nearly together all nodes measured in each, where they did so in one attempt."""
+    """Return the repeats, each with the overlap of all nodes if they measured in one attempt."""
     rows = []
     for row in repeats.rows:
         attempts = measured_attempts(run, [at_repeat(node, row.number) for node in loaded if node.counted])
@@ -180,12 +180,12 @@ def _with_overlap(repeats: Repeats, run: RunRecord, loaded: Sequence[LoadedNode]
 
 
 def _run_wide(run: RunRecord) -> Settings:
-    """Return what the run was asked with: of a setting that is the whole run's, any node's will do."""
+    """Return any node's order: settings of the whole run are equal in all of them."""
     return next((asked.settings for asked in run.nodes.values()), Settings())
 
 
 def _drift(run: RunRecord, nodes: Sequence[LoadedNode]) -> tuple[Drift, ...]:
-    """Return in what the nodes differ, counted or not: what they differ in may be why one failed."""
+    """Return what the nodes differ in, counted or not: a difference may be why one failed."""
     return find_drift(
         {
             node.node: NodeFacts(
@@ -198,12 +198,12 @@ def _drift(run: RunRecord, nodes: Sequence[LoadedNode]) -> tuple[Drift, ...]:
 
 
 def _comparison_keys(groups: Sequence[Group], rows: Sequence[NodeRow]) -> dict[str, str]:
-    """Return what a counted node's earlier runs must be like to be its history."""
+    """Return what a counted node's earlier runs must have in common with this one to be its history."""
     return {row.node: history_key(groups[row.group], row) for row in rows if row.group is not None}
 
 
 def _has_measured(node: LoadedNode) -> bool:
-    """Return whether something of the node was measured, in an earlier attempt too."""
+    """Return whether anything of the node was measured, also in an earlier attempt."""
     done = node.metrics is not None and node.metrics.queries.completed > 0
     return done or bool(node.earlier) or (node.result is not None and node.result.probes is not None)
 
@@ -211,7 +211,7 @@ def _has_measured(node: LoadedNode) -> bool:
 def _row(
     node: LoadedNode, whole: LoadedNode, asked: ResolvedSettings, group_of: Mapping[str, int], going_on: bool
 ) -> NodeRow:
-    """Return the row of a node, by the measurement that stands for it; `whole`: with all that it measured."""
+    """Return a node's row from the measurement that stands for it; `whole`: the node with all its measurements."""
     result = node.result
     failed = "failed" if node.failure is not None else "in progress" if going_on else "missing"
     status = "refused" if node.refused else result.status if result else failed
@@ -253,7 +253,7 @@ def _model(node: LoadedNode, asked: ResolvedSettings) -> str:
 
 
 def _stage(node: LoadedNode) -> str:
-    """Return where a node failed: by its own result, else by what the controller knows."""
+    """Return the stage at which a node failed: from its own result, else from what the controller knows."""
     if node.counted:
         return ""
     if node.result is not None:
@@ -262,7 +262,7 @@ def _stage(node: LoadedNode) -> str:
 
 
 def _reason(node: LoadedNode, going_on: bool) -> str:
-    """Return why the node is invalid or not counted, one sentence a line; nothing for a valid node."""
+    """Return why the node is invalid or not counted, one sentence per line; empty for a valid node."""
     result = node.result
     failure = [one_line(node.failure)] if node.failure else []
     if node.refused:
@@ -272,19 +272,19 @@ def _reason(node: LoadedNode, going_on: bool) -> str:
     if result.status == "complete":
         return "\n".join(result.verdict.reasons) if result.verdict else ""
     own = result.error or ""
-    # Which signal ended it only repeats that the controller stopped it, and that is why it did.
+    # The signal that ended it only repeats that the controller stopped it; the controller's reason says why.
     repeated = any(own in reason for reason in failure) or (bool(failure) and own.startswith(STOPPED))
     error = [own] if own and not repeated else []
     if not result.resolved.profile.loads_model:
         return "\n".join([f"{result.status.capitalize()} {during(result.stage)}.", *error, *failure])
     reported = f"{result.status} {during(result.stage)}"
-    if result.resolved.settings.benchmark_system != CLUSTER:  # what a server of one system answered, its driver knows
+    if result.resolved.settings.benchmark_system != CLUSTER:  # else the driver's result has what its servers answered
         reported += f", after {_how_far(node, result)}"
     return "\n".join([f"{reported[0].upper()}{reported[1:]}.", *error, *failure])
 
 
 def _how_far(node: LoadedNode, result: NodeResult) -> str:
-    """Return what a node had measured when it ended: steps of a sweep, else queries."""
+    """Return how much a node had measured when it ended: steps of a sweep, else queries."""
     profile, measurements = result.resolved.profile, result.resolved.measurements
     queries = node.metrics.queries if node.metrics else None
     planned = profile.samples or (queries.planned if queries else 0)
@@ -296,5 +296,5 @@ def _how_far(node: LoadedNode, result: NodeResult) -> str:
 
 
 def _count(done: int, planned: int) -> str:
-    """Return how many queries were completed; of how many, where that is known."""
+    """Return how many queries were completed, and of how many where that is known."""
     return f"{done} of {plural(planned, 'query', 'queries')}" if planned else plural(done, "query", "queries")

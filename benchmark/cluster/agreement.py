@@ -1,4 +1,4 @@
-"""Do like nodes give like answers? On the same hardware and software greedy tokens must be the same."""
+"""Whether like nodes agree: on the same hardware and software, greedy tokens must be the same."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmark.cluster.names import natural
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.records import Agreement, Disagreement
 
-# Packages whose version may change which token is likeliest.
+# Packages whose version may change which token is most likely.
 SOFTWARE = ("torch", "transformers", "tokenizers", "accelerate")
 
 Tokens = tuple[int, ...]
@@ -41,18 +41,18 @@ def _greedy(node: LoadedNode) -> Mapping[str, Tokens]:
 
 
 def _compare(tokens: Mapping[str, Mapping[str, Tokens]]) -> Agreement:
-    """Hold every node against what most nodes say; where no answer has most nodes behind it, against the first's."""
+    """Compare every node with the answer of most nodes, or with the first node's where no answer has a majority."""
     found = []
     prompts = list(dict.fromkeys(prompt for answers in tokens.values() for prompt in answers))
     named: set[str] = set()
     for prompt in prompts:
-        # A query that failed is no other answer: the verdict has it.
+        # A failed query is not a different answer; the verdict covers it.
         answers = {node: each[prompt] for node, each in tokens.items() if prompt in each}
         reference = _most(list(answers.values()))
         others = tuple(node for node, answer in answers.items() if answer == reference)
         for node, answer in answers.items():
             if answer != reference and node not in named:
-                named.add(node)  # the first prompt is enough to look at
+                named.add(node)  # the first prompt that differs is enough
                 found.append(
                     Disagreement(node=node, prompt=prompt, position=first_difference(answer, reference), others=others)
                 )
@@ -60,11 +60,11 @@ def _compare(tokens: Mapping[str, Mapping[str, Tokens]]) -> Agreement:
 
 
 def _most(answers: Sequence[Tokens]) -> Tokens:
-    return Counter(answers).most_common(1)[0][0]  # of equal ones the first
+    return Counter(answers).most_common(1)[0][0]  # the first of equally frequent ones
 
 
 def first_difference(one: Tokens, other: Tokens) -> int:
-    """Return the first position, from 0, at which two sequences differ; the shorter one's end is a difference."""
+    """Return the first position, from 0, at which two sequences differ; the end of the shorter one counts."""
     for position, (a, b) in enumerate(zip(one, other, strict=False)):
         if a != b:
             return position

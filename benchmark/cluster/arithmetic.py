@@ -1,6 +1,6 @@
-"""The cluster's arithmetic: like nodes are summed, unlike ones are kept apart, percentiles come from pooled samples.
+"""The cluster's arithmetic: like nodes are summed, unlike nodes are grouped apart, percentiles are of pooled samples.
 
-Nothing here depends on the order of the nodes: sums are exact (`math.fsum`), ties go to the first name.
+Nothing here depends on the order of the nodes: sums are exact (`math.fsum`), and ties go to the first name.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ from benchmark.served import NOT_REPORTED, in_label, model_facts
 from benchmark.settings.nodes import needed_nodes
 from benchmark.words import plural
 
-# Nodes whose windows share less than this did not measure together: clocks are not known better.
+# Nodes whose windows overlap by less did not measure together; clocks are not known more precisely.
 MIN_OVERLAP_S = 0.001
-# A node that began so much after the agreed time is named.
+# A node that began this much after the agreed time is named.
 LATE_MS = 100.0
-# Hex digits of a hash, or of a commit, that people compare.
+# Hex digits of a hash or commit that are shown.
 SHORT = 12
 _ALWAYS = ("hardware", "dtype")
 
 
 def comparison_key(node: LoadedNode) -> dict[str, str]:
-    """Return what must be equal for two counted nodes to be summed."""
+    """Return what must be equal in two counted nodes for them to be summed."""
     result = node.result
     if result is None or result.environment is None:
         raise ValueError(f"{node.node} is not counted")
@@ -68,21 +68,21 @@ def comparison_key(node: LoadedNode) -> dict[str, str]:
         "profile": f"{profile.name} v{profile.version}",
         "profile_sha256": canonical_sha256(profile.model_dump(mode="json"))[:SHORT],
         "engine": result.engine.name + (" (simulated)" if result.engine.simulated else ""),
-        # Of two servers with one name for it, one may serve a quantized model.
+        # Two servers may use one name for different models, such as a quantized one.
         "served": facts.served,
         "dataset": f"{result.dataset.name} {result.dataset.sha256[:SHORT]}",
-        # Nodes that were asked at other times waited in other queues.
+        # Nodes that got queries at other times had other queues.
         **({"arrivals": result.arrivals_sha256[:SHORT]} if result.arrivals_sha256 else {}),
         **_reuse(result),
-        # What a node has of a system's queries depends on the others.
+        # A node's share of a system's queries depends on the others.
         **({"system": "cluster"} if settings.benchmark_system == "cluster" else {}),
     }
 
 
 def _reuse(result: NodeResult) -> dict[str, str]:
-    """Return whether prompts were reused, where they may be: answers that cost less are not to be mixed with others.
+    """Return whether prompts were reused, where they may be: such answers cost less and must not mix with others.
 
-    A server's cache is its own to switch on. Without that permission a run in which it happened is invalid.
+    A server may have its prefix cache on. Unless the profile permits that, a run with reused prompts is invalid.
     """
     if not result.resolved.profile.prefix_caching:
         return {}
@@ -94,7 +94,7 @@ def _reuse(result: NodeResult) -> dict[str, str]:
 
 
 def gpus_of(node: LoadedNode | Measurement) -> int:
-    """Return how many GPUs answered; none on the CPU."""
+    """Return how many GPUs answered; 0 on the CPU."""
     result = node.result
     on_gpu = result is not None and result.resolved.settings.benchmark_device == "cuda"
     if result and not result.resolved.profile.loads_model:
@@ -103,7 +103,7 @@ def gpus_of(node: LoadedNode | Measurement) -> int:
 
 
 def node_cost(node: LoadedNode) -> Cost | None:
-    """Return what a counted node's tokens cost; None without a price, or where no GPU answered."""
+    """Return the cost of a counted node's tokens; None without a price, or if no GPU answered."""
     if node.result is None or node.metrics is None:
         return None
     settings = node.result.resolved.settings
@@ -111,12 +111,12 @@ def node_cost(node: LoadedNode) -> Cost | None:
 
 
 def group_nodes(counted: Iterable[LoadedNode]) -> tuple[Group, ...]:
-    """Return the sums over like nodes, in the order of what makes them alike."""
+    """Return the sums over like nodes, ordered by what they have in common."""
     members: dict[tuple[tuple[str, str], ...], list[LoadedNode]] = {}
     for node in sorted(counted, key=lambda node: natural(node.node)):
         members.setdefault(tuple(comparison_key(node).items()), []).append(node)
     keys = sorted(members)
-    # A run without queries has fewer of them.
+    # A run without queries has a shorter key.
     facts = [dict(key) for key in keys]
     differing = {name for one in facts for name in one | facts[0] if one.get(name) != facts[0].get(name)}
     return tuple(_group(dict(key), members[key], differing) for key in keys)
@@ -159,7 +159,7 @@ def _group(key: dict[str, str], nodes: Sequence[LoadedNode], differing: set[str]
 
 
 def _pooled(nodes: Sequence[LoadedNode], name: str) -> Distribution | None:
-    """Return the distribution over all nodes' samples; None where it is undefined for one: it would be the others'."""
+    """Return the distribution over all nodes' samples; None if it is undefined for one, which would be left out."""
     if any(node.metrics and node.metrics.output_tokens and not getattr(node.metrics, name) for node in nodes):
         return None
     if len(nodes) == 1:  # LoadGen's own figures, where it drove the run
@@ -168,7 +168,7 @@ def _pooled(nodes: Sequence[LoadedNode], name: str) -> Distribution | None:
 
 
 def _energy(nodes: Sequence[LoadedNode]) -> dict[str, Any]:
-    """Return the joules of the nodes that tell theirs, and those nodes' tokens and queries over them."""
+    """Return the joules of the nodes that report them, and these nodes' tokens and queries per joule."""
     reported = [
         (node.result.telemetry.energy.joules, node.metrics)
         for node in nodes
@@ -187,9 +187,9 @@ def _sum(values: Iterable[float | None]) -> float | None:
 
 
 def overlap(windows: Mapping[str, Window], clocks: Mapping[str, ReadyNode]) -> Overlap | None:
-    """Return for how long all nodes' windows are open at once and for how long at least one is, and their skew.
+    """Return how long all nodes' windows overlap, how long at least one is open, and the skew of their starts.
 
-    By the controller's clock, where every node's offset to it was measured; else by the nodes' own clocks as they are.
+    Times are by the controller's clock if every node's offset to it was measured, else by the nodes' own clocks.
     """
     if not windows:
         return None
@@ -203,7 +203,7 @@ def overlap(windows: Mapping[str, Window], clocks: Mapping[str, ReadyNode]) -> O
         reached = max(reached, end)
     uncertainty_ms = None
     if measured and len(windows) > 1:
-        # Two nodes make the skew: it is wrong by the uncertainties of two at most.
+        # The skew is between two nodes: it is off by the uncertainties of two at most.
         uncertainty_ms = sum(sorted(clocks[node].uncertainty_ns for node in windows)[-2:]) / NS_PER_MS
     return Overlap(
         together_s=max(0, min(end for _, end in spans) - last) / NS_PER_S,
@@ -219,7 +219,7 @@ def overlap(windows: Mapping[str, Window], clocks: Mapping[str, ReadyNode]) -> O
 
 
 def measured_attempts(run: RunRecord, counted: Sequence[LoadedNode]) -> tuple[MeasuredAttempt, ...]:
-    """Return the attempts that measured the counted nodes, each with the overlap of its own nodes alone."""
+    """Return the attempts that measured the counted nodes, each with the overlap of its own nodes."""
     members: dict[int, list[LoadedNode]] = {}
     for node in sorted(counted, key=lambda node: natural(node.node)):
         if node.result is not None:
@@ -239,7 +239,7 @@ def measured_attempts(run: RunRecord, counted: Sequence[LoadedNode]) -> tuple[Me
 
 
 def least_together(attempts: Sequence[MeasuredAttempt]) -> Overlap | None:
-    """Return the overlap that the verdict rests on: the shortest of the attempts that measured several nodes."""
+    """Return the overlap that decides the verdict: the shortest of the attempts that measured several nodes."""
     together = [one.overlap for one in attempts if one.overlap is not None and len(one.nodes) > 1]
     return min(together, key=lambda seen: seen.together_s, default=None)
 
@@ -254,9 +254,9 @@ def cluster_verdict(
 ) -> Verdict:
     """Return the verdict: enough nodes counted, all of them valid, all measured together, and like nodes agree.
 
-    Enough is `min_nodes`, a number or a percentage of the nodes asked. `drift`: where nodes must not differ, in what
-    they do; None: they may. A `partial` run, one that was ended before its time or goes on, is never valid, however
-    many nodes had delivered by then.
+    Enough is `min_nodes`, a number or a percentage of the run's nodes. `drift`: what nodes differ in, if they must not
+    differ; None: they may. A `partial` run, which was ended early or is still going, is never valid, however many
+    nodes have delivered.
     """
     counted = [row for row in rows if row.counted]
     valid = [row for row in counted if row.verdict is not None and row.verdict.valid]
@@ -269,7 +269,7 @@ def cluster_verdict(
     ]
     reasons = [partial] if partial else []
     if len(counted) < needed and (missing or not any(row.in_progress for row in rows)):
-        reported = "All that were asked are counted"
+        reported = "All nodes of the run are counted"
         if missing:
             reported = f"{_share(missing, rows)} not counted: {some(missing)}"
         least = "" if needed == len(rows) else f"; benchmark_min_nodes asks for {needed}"
@@ -291,7 +291,7 @@ def cluster_verdict(
 
 
 def disagreement_words(one: Disagreement) -> str:
-    """Return who differs from whom, and where first."""
+    """Return which node differs from which others, and where first."""
     return (
         f"{one.node} gives other greedy tokens than {some(one.others)}: prompt {one.prompt}, from token "
         f"{one.position + 1} on."

@@ -1,4 +1,4 @@
-"""The attempts at a run: a further one opened, and what the earlier ones left kept apart."""
+"""The attempts at a run: opening a further one, and setting aside the files of earlier ones."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def open_attempt(
 ) -> int:
     """Write a further attempt at the nodes `todo` into run.json and return its number, counted from 1.
 
-    What the earlier attempt left of them, and of the run as a whole, moves into `attempt-<n>/`, so that it is kept and
-    is not taken for a result. Raises InputError where that cannot be written.
+    The earlier attempt's files of them, and of the run as a whole, move into `attempt-<n>/`: they are kept, but not
+    taken for results. Raises InputError if that cannot be written.
     """
     earlier = run.attempts or (Attempt(at=run.created_at, command=run.command[:4000], nodes=tuple(run.nodes)),)
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -63,7 +63,7 @@ def _attempt_of(place: Path, default: int) -> int:
 
 
 def _put_aside(place: Path, attempt: int, keep: Sequence[str] = ()) -> None:
-    """Move what lies in `place` into its `attempt-<n>/`: the order last, for it says whose the files are."""
+    """Move the files in `place` into its `attempt-<n>/`, the order last: it says which attempt they are from."""
     place.mkdir(exist_ok=True)
     found = [path for path in place.iterdir() if path.name not in keep and not path.name.startswith(ATTEMPT)]
     if not found:

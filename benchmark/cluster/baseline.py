@@ -1,4 +1,4 @@
-"""Named runs that later ones are held against: `results/baselines.json`, one for each comparison key and name."""
+"""Named runs that later runs are compared with: `results/baselines.json`, one for each comparison key and name."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from benchmark.records import SCHEMA_VERSION, Comparison, Name, Record, Text
 
 BASELINES = "baselines.json"
 DEFAULT = "default"
-# Of a comparison key's hash: enough to tell a few apart.
+# Hex digits of a comparison key's hash: enough to tell a few apart.
 SHOWN = 8
 
 
 class Baseline(Record):
-    """The run that is held to be normal for one comparison key."""
+    """The reference run for one comparison key."""
 
     run_id: Name
     label: Text = Field(description="the comparison key for people")
@@ -39,20 +39,20 @@ class Baselines(Record):
 
 
 def read_baselines(results: Path) -> Baselines:
-    """Return what was set; nothing where nothing was. Raises InputError for a file that cannot be read."""
+    """Return the baselines that were set. Raises InputError for a file that cannot be read."""
     path = results / BASELINES
     return read_record(path, Baselines) if path.exists() or path.is_symlink() else Baselines()
 
 
 def key_of(like: ComparisonKey) -> str:
-    """Return the hash under which a comparison key is kept."""
+    """Return the hash under which a comparison key is stored."""
     return canonical_sha256([like.settings, like.hardware])[:16]
 
 
 def set_baseline(run_dir: Path, name: str = DEFAULT) -> list[Baseline]:
     """Make a run the baseline of its results directory for every comparison key in it; return what was set.
 
-    Raises InputError.
+    Raises InputError if the run or the file of baselines cannot be used.
     """
     results, side = run_dir.parent, load_side(run_dir)
     if run_dir.name != side.name:
@@ -65,9 +65,9 @@ def set_baseline(run_dir: Path, name: str = DEFAULT) -> list[Baseline]:
 
 
 def clear_baseline(results: Path, name: str = DEFAULT, which: str = "") -> list[Baseline]:
-    """Forget the baselines of a name, or those `which` means: a comparison key, a run id, or the beginning of either.
+    """Remove the baselines of a name, or those `which` means: a comparison key, a run id, or the beginning of either.
 
-    Return those that are gone. Raises InputError where there is no such one.
+    Return the removed ones. Raises InputError if there is none.
     """
     known = dict(read_baselines(results).names)
     here = known.get(name, {})
@@ -81,7 +81,7 @@ def clear_baseline(results: Path, name: str = DEFAULT, which: str = "") -> list[
 
 
 def baseline_of(results: Path, after: Side, name: str = DEFAULT) -> Side | None:
-    """Return the baselines that there are for the comparison keys of `after` as one side; None where there is none."""
+    """Return the baselines for the comparison keys of `after` as one side; None if there are none."""
     known = read_baselines(results).names.get(name, {})
     wanted = {like: known[key_of(like)].run_id for like in after.groups if key_of(like) in known}
     sides = {run_id: load_side(results / run_id) for run_id in sorted(set(wanted.values()))}
@@ -98,7 +98,7 @@ def own_baseline(results: Path, after: Side, name: str = DEFAULT) -> tuple[str, 
 
 
 def against_baseline(run_dir: Path, nodes: Iterable[LoadedNode]) -> Comparison | str:
-    """Return what changed against the default baseline, or why that cannot be known; nothing where there is none."""
+    """Return the change against the default baseline, or why it cannot be known; empty without a baseline."""
     try:
         after = Side(run_dir.name, by_comparison_key([node for node in nodes if node.measured]))
         before = baseline_of(run_dir.parent, after)

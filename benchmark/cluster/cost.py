@@ -1,4 +1,4 @@
-"""What a million tokens cost, by the price of a GPU's hour. Formulas: docs/metrics.md."""
+"""The cost of a million tokens, from the price of a GPU hour. Formulas: docs/metrics.md."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ MILLION = 1_000_000
 
 
 def cost_of(per_hour: float, currency: str, metrics: Metrics) -> Cost | None:
-    """Return what tokens cost at `per_hour`, the price of all GPUs that answered; None where that is nothing."""
+    """Return the cost of tokens at `per_hour`, the price of all GPUs that answered; None if that is 0."""
     return cost_at(per_hour, currency, *_rates(metrics)) if per_hour > 0 else None
 
 
 def cost_together(each: Sequence[tuple[Cost | None, Metrics | None]]) -> Cost | None:
-    """Return the cost of nodes together: their prices over their tokens; None where one has no price or other money."""
+    """Return the cost of nodes together: prices over tokens; None if one has no price or currencies differ."""
     known = [(cost, metrics) for cost, metrics in each if cost is not None and metrics is not None]
     if not known or len(known) < len(each) or len({cost.currency for cost, _ in known}) > 1:
         return None
@@ -29,7 +29,7 @@ def cost_together(each: Sequence[tuple[Cost | None, Metrics | None]]) -> Cost | 
 
 
 def cost_words(group: Group, rows: Sequence[NodeRow]) -> str:
-    """Return what a million tokens of like nodes cost, the range over them, and who has no price; empty: nobody has."""
+    """Return like nodes' cost of a million tokens, its range, and nodes without a price; empty if none has one."""
     members = [row for row in rows if row.node in set(group.nodes)]
     priced = [row for row in members if row.cost]
     if not priced:
@@ -38,13 +38,13 @@ def cost_words(group: Group, rows: Sequence[NodeRow]) -> str:
         words = f"{_tokens(group.cost)} ({group.cost.currency} {figure(group.cost.per_hour)} an hour)"
         return words + _spread(priced, group.cost.currency)
     unpriced = [row.node for row in members if not row.cost]
-    without = f"no cost of all together: {some(unpriced)} {'has' if len(unpriced) == 1 else 'have'} no price"
+    without = f"no total cost: {some(unpriced)} {'has' if len(unpriced) == 1 else 'have'} no price"
     own = "; ".join(f"{row.node}: {_tokens(row.cost)}" for row in priced[:MOST_NAMED] if row.cost)
     more = f"; and {len(priced) - MOST_NAMED} more" if len(priced) > MOST_NAMED else ""
     return f"{without} (benchmark_cost_per_gpu_hour)\n{own}{more}"
 
 
-# Nodes whose own cost the summary names; nodes.csv has all.
+# Most nodes whose own cost the summary shows; nodes.csv has all.
 MOST_NAMED = 5
 
 
@@ -56,7 +56,7 @@ def _tokens(cost: Cost) -> str:
 
 
 def _spread(priced: Sequence[NodeRow], currency: str) -> str:
-    """Return who is cheapest and who dearest, of several."""
+    """Return the cheapest and the most expensive of several nodes."""
     each = [
         (row.cost.per_million_output_tokens, row.node)
         for row in priced
@@ -69,7 +69,7 @@ def _spread(priced: Sequence[NodeRow], currency: str) -> str:
 
 
 def cost_at(per_hour: float, currency: str, output_per_s: float | None, input_per_s: float | None) -> Cost:
-    """Return what tokens cost at `per_hour`, by how many come a second."""
+    """Return the cost of tokens at `per_hour` and at a number of tokens per second."""
     output, prompt = (
         per_hour / SECONDS_PER_HOUR / rate * MILLION if rate else None for rate in (output_per_s, input_per_s)
     )
@@ -77,7 +77,7 @@ def cost_at(per_hour: float, currency: str, output_per_s: float | None, input_pe
 
 
 def _rates(metrics: Metrics) -> tuple[float | None, float | None]:
-    """Return output and input tokens per second: over the same time, LoadGen's own where it drove the run."""
+    """Return output and input tokens per second over the same time; LoadGen's own where it drove the run."""
     output = metrics.tokens_per_s
     if output is None or not metrics.output_tokens:
         return None, None
@@ -85,6 +85,6 @@ def _rates(metrics: Metrics) -> tuple[float | None, float | None]:
 
 
 def _sum(rates: Sequence[float | None]) -> float | None:
-    """Return the sum; None where one is undefined: its price would be divided by the others' tokens."""
+    """Return the sum; None if a value is undefined: that node's price would be divided by the others' tokens."""
     known = [rate for rate in rates if rate is not None]
     return math.fsum(known) if len(known) == len(rates) else None

@@ -1,8 +1,8 @@
-"""What makers say of their GPUs: beside what a probe measured, as context. No GPU reaches it all, and none has to.
+"""Datasheet figures of GPUs, shown beside what a probe measured. No GPU reaches all of them, and none has to.
 
-By the name that NVML and torch have for a GPU. Dense figures, never those "with sparsity"; what could not be
-confirmed, or differs between a maker's own documents, is left out. Looked up in 2026-11 in what public pages quote of
-NVIDIA's datasheet of each product, for GeForce RTX of its architecture whitepapers.
+Keys are the names that NVML and torch use. Figures are dense, never "with sparsity"; figures that could not be
+confirmed, or that differ between a maker's own documents, are left out. Looked up in 2026-11 on public pages that quote
+NVIDIA's datasheet of each product, for GeForce RTX its architecture whitepapers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmark.records.probes import Measured
 
 
 class Datasheet(NamedTuple):
-    """Of one GPU: GB/s of its memory, TFLOP/s (int8: TOP/s) of dense matrix products. None: not there, or not known.
+    """One GPU: GB/s of its memory, TFLOP/s (int8: TOP/s) of dense matrix products. None: not supported, or unknown.
 
     Products of 16 bits are summed in 32 bits, as torch does.
     """
@@ -38,7 +38,7 @@ _A100 = {"rate": 312, "int8": 624}
 _HOPPER_SXM = {"rate": 989.5, "float8": 1979, "int8": 1979}
 
 DATASHEETS: Mapping[str, Datasheet] = {
-    # Volta and Turing have no bfloat16; the V100's tensor cores know float16 alone.
+    # Volta and Turing have no bfloat16; the V100's tensor cores support float16 only.
     "Tesla V100-PCIE-16GB": Datasheet(900, float16=112),
     "Tesla V100-PCIE-32GB": Datasheet(900, float16=112),
     "Tesla V100-SXM2-16GB": Datasheet(900, float16=125),
@@ -57,7 +57,7 @@ DATASHEETS: Mapping[str, Datasheet] = {
     "NVIDIA L40": _of_16_bits(864, 181.05, 362, 362),
     "NVIDIA L40S": _of_16_bits(864, 362.05, 733, 733),
     "NVIDIA RTX 6000 Ada Generation": Datasheet(960),
-    # Summed in 32 bits a GeForce does half of what it does in 16.
+    # With sums in 32 bits a GeForce reaches half its rate with sums in 16.
     "NVIDIA GeForce RTX 4090": _of_16_bits(1008, 165.2, 330.3, 660.6),
     "NVIDIA GeForce RTX 5090": Datasheet(1792),
     "NVIDIA H100 PCIe": _of_16_bits(2000, 756.5, 1513, 1513),
@@ -71,7 +71,7 @@ DATASHEETS: Mapping[str, Datasheet] = {
 }
 
 
-# What a probe's figure is called here. The sustained product has none: a datasheet's rate is that of the boost clock.
+# Probe figure -> field here. The sustained product has none: a datasheet's rate is at the boost clock.
 _FIGURES = {
     "device_memory_read": "memory_gb_s",
     "matrix_float16": "float16",
@@ -82,14 +82,14 @@ _FIGURES = {
 
 
 def datasheet_value(gpu: str, figure: str) -> float | None:
-    """Return what the maker says of a GPU, in the unit of the probe's figure; None where that is not known."""
+    """Return a GPU's datasheet figure, in the unit of the probe's figure; None if unknown."""
     field, known = _FIGURES.get(figure), DATASHEETS.get(gpu)
     value: float | None = getattr(known, field) if known is not None and field is not None else None
     return value
 
 
 def datasheet_words(probed: Iterable[HardwareProbes]) -> str:
-    """Return what the median GPU measured beside its datasheet, a line for each GPU model; nothing of unknown ones."""
+    """Return the median GPU's measurements beside its datasheet, a line for each known GPU model."""
     measured: dict[str, dict[str, list[Measured]]] = {}
     for probes in probed:
         for gpu in probes.gpus:

@@ -1,7 +1,7 @@
-"""Which facts differ between nodes that should be alike: those with the same GPU model, or without a GPU the same CPU.
+"""Facts that differ between nodes that should be alike: with the same GPU model or, without a GPU, the same CPU.
 
-FACTS and QUANTITIES are the whole list of what counts; docs/metrics.md explains it. What wiggles by itself does not
-count: idle clocks, temperatures, the PCIe link of an idle GPU, error counters, a few MiB of memory.
+FACTS and QUANTITIES are the whole list; docs/metrics.md explains it. What fluctuates anyway does not count: idle
+clocks, temperatures, the PCIe link of an idle GPU, error counters, a few MiB of memory.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from benchmark.settings import Settings
 from benchmark.settings.measurement import is_directory_path
 
 MAX_TEXT = 4000
-# In the environments of the engines that are provisioned.
+# Packages in the environments of provisioned engines.
 SERVER_PACKAGES = sorted({name for engine in ENGINES.values() for name in engine.packages})
-# What holds clocks down on an idle GPU that is well: nothing of these.
+# Throttle reasons that no healthy idle GPU has.
 HELD_DOWN = ("hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown")
 
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """What is known of one node: what it says it is, what was asked of it, what the controller saw of its clock."""
+    """What is known of one node: its own report, its order, and its clock as the controller saw it."""
 
     environment: Environment
     settings: Settings
     clock: ReadyNode | None = None
     server_version: str | None = None
-    """What a server that was measured says of itself; None: nothing, or there is none."""
+    """What a measured server reports about itself; None if there is no server or it reports nothing."""
 
 
 def hardware(settings: Settings, seen: Environment) -> str:
-    """Return what a node computes on: nodes with the same are held against each other."""
+    """Return the hardware that a node computes on: nodes with the same hardware are compared."""
     if settings.benchmark_device == "cpu":
         return f"CPU {seen.cpu}"[:MAX_TEXT]
     return ", ".join(sorted({gpu.name for gpu in seen.gpus}))[:MAX_TEXT] or "no GPU"
 
 
 def _each(value: Callable[[Gpu], object]) -> Callable[[NodeFacts], str | None]:
-    """Return the values of a node's GPUs in words, each once; None where no GPU reports."""
+    """Return the distinct values of a node's GPUs in words; None if no GPU reports one."""
 
     def words(node: NodeFacts) -> str | None:
         reported = {value(gpu) for gpu in node.environment.gpus}
@@ -69,7 +69,7 @@ def _server_package(name: str) -> Callable[[NodeFacts], str | None]:
 
 
 def _model(node: NodeFacts) -> str:
-    """Return what the settings call the model: the hashes of two that are meant to differ are no drift."""
+    """Return the model's name in the settings: hashes of models that are meant to differ are no drift."""
     settings = node.settings
     directory = is_directory_path(settings.benchmark_model)
     return f"{settings.benchmark_model}@{'' if directory else settings.benchmark_model_revision}"
@@ -112,15 +112,15 @@ FACTS: dict[str, Callable[[NodeFacts], str | None]] = {
     **{f"packages.{name}": _package(name) for name in PACKAGES},
     **{f"server_packages.{name}": _server_package(name) for name in SERVER_PACKAGES},
 }
-"""Facts that have to be equal; None: the node does not tell, and is not compared."""
+"""Facts that must be equal; None: the node does not report it, and is not compared."""
 
 AMONG: dict[str, Callable[[NodeFacts], str]] = {"model_sha256": _model, "tokenizer_sha256": _model}
-"""Facts that are held against those of nodes that are alike in one more thing."""
+"""Facts that are compared only between nodes that have one more thing in common."""
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number of a node, or of each GPU, that may wiggle: a gap wider than either tolerance makes a difference."""
+    """A number of a node, or of each GPU, that may fluctuate: only a gap wider than both tolerances is a difference."""
 
     numbers: Callable[[NodeFacts], Sequence[float | None]]
     share: float = 0.0
@@ -134,7 +134,7 @@ QUANTITIES: dict[str, Quantity] = {
         lambda node: [gpu.power_limit_w for gpu in node.environment.gpus], absolute=1, digits=1
     ),
     "memory_mib": Quantity(lambda node: [node.environment.memory_mib], share=0.02),
-    # A start is corrected for the offset; a clock that is so far off misdates logs and fails certificates.
+    # The start time is corrected for the offset; a clock this far off misdates logs and breaks certificate checks.
     "clock_offset_s": Quantity(lambda node: [node.clock.offset_ns / 1e9 if node.clock else None], absolute=1, digits=1),
 }
 
@@ -153,7 +153,7 @@ def find_drift(nodes: Mapping[str, NodeFacts]) -> tuple[Drift, ...]:
 
 
 def _values(nodes: Mapping[str, NodeFacts]) -> Iterable[tuple[str, dict[str, str]]]:
-    """Yield each fact with what every node that tells it has."""
+    """Yield each fact with its value on every node that reports it."""
     for fact, value in FACTS.items():
         among: dict[str, dict[str, str]] = {}
         for name, node in nodes.items():
@@ -172,7 +172,7 @@ def _in_words(quantity: Quantity, nodes: Mapping[str, NodeFacts]) -> dict[str, s
 
 
 def _clusters(numbers: Sequence[float], quantity: Quantity) -> dict[float, str]:
-    """Return for each number the words for those that it lies among: "65536", or "65530 to 65536"."""
+    """Return, for each number, the words for its cluster: "65536", or "65530 to 65536"."""
     clusters: list[list[float]] = []
     for number in numbers:
         near = clusters and number - clusters[-1][-1] <= max(quantity.absolute, quantity.share * abs(number))
@@ -195,14 +195,14 @@ def _by_frequency(values: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
 
 
 def drift_words(one: Drift, most: int = 3) -> str:
-    """Return the fact and who has which value, the most frequent first, as part of a sentence."""
+    """Return the fact and its values with their nodes, most frequent first, as part of a sentence."""
     reported = [f"{value[:100]} ({some(names)})" for value, names in list(one.values.items())[:most]]
     more = [f"and {len(one.values) - most} more values"] if len(one.values) > most else []
     return f"{one.fact}: {', '.join([*reported, *more])}"
 
 
 def drift_reason(found: Sequence[Drift], most: int = 5) -> str:
-    """Return what nodes with the same hardware differ in, in a sentence."""
+    """Return a sentence on what nodes with the same hardware differ in."""
     reported = [drift_words(one) for one in found[:most]]
     more = [f"and {len(found) - most} more facts"] if len(found) > most else []
     kinds = some(list(dict.fromkeys(one.hardware[:100] for one in found)), 2)

@@ -1,4 +1,4 @@
-"""How far all nodes are: what a person sees of it on one screen, and in plain lines elsewhere."""
+"""The progress of all nodes: one screen on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from benchmark.words import plural
 
 WAITING, DONE, FAILED = "waiting", "done", "failed"
 ENDED = (DONE, FAILED)
-# A node that has nothing to do is not slow.
+# An idle node is not slow.
 _AT_REST = (WAITING, *ENDED)
-# So many nodes that change to the same stage at once have a line each; more share one.
+# Up to this many nodes that enter the same stage at once have a line each; more share one.
 EACH = 3
 NAMES = 5
-# A stage that took less, in seconds, is not worth a line.
+# A stage that took fewer seconds is not worth a line.
 BRIEF_S = 2.0
-# No run has more; a node may tell what it likes.
+# No run has more stages; bounds what a node may report.
 MOST_STAGES = 50
 HEADER = ("NODE", "STAGE", "QUERIES", "QPS", "LEFT")
 # Widths of the columns beside the node's name and its stage: of the last three of the header.
@@ -37,12 +37,12 @@ class Seen:
     progress: Progress
     at: float
     own: bool = False
-    """Whether its run said it."""
+    """Whether the node's run reported it."""
     since: float = 0.0
-    """When its stage began."""
+    """When the stage began."""
 
     def left_s(self, now: float) -> float | None:
-        """Return what is left of the stage now; None where it is not known, or should have passed."""
+        """Return the time left of the stage; None if it is unknown, or should be over."""
         if self.progress.left_s is None:
             return None
         left_s = self.progress.left_s - (now - self.at)
@@ -50,20 +50,20 @@ class Seen:
 
 
 class Fleet:
-    """All nodes of the play. Times are given by the caller, so that nothing here depends on a clock."""
+    """All nodes of the play. The caller passes times in, so that nothing here depends on a clock."""
 
     def __init__(self) -> None:
         self.nodes: list[str] = []
-        """In the order in which people read them."""
+        """In natural order of their names."""
         self._seen: dict[str, Seen] = {}
-        # In the order in which they were first seen, which is the order of the work.
+        # In order of first appearance, which is the order of the work.
         self._rank: dict[str, int] = {WAITING: 0}
         self._changed: dict[str, str] = {}
-        # The lines of the last call, and since when each has been as it is.
+        # The lines of the last call, and since when each has been unchanged.
         self._said: dict[str, float] = {}
 
     def put(self, node: str, state: str, now: float) -> None:
-        """Take in what the controller knows of a node, which may be one more; it waits once a stage is over."""
+        """Record what the controller knows of a node, which may be new; the node waits once a stage is over."""
         before, detail = self._seen.get(node), ""
         if state == WAITING and before is not None and before.progress.state not in _AT_REST:
             detail = f"{before.progress.stage} done"
@@ -72,7 +72,7 @@ class Fleet:
         self._take(node, Seen(Progress(state, detail=detail), now, since=now))
 
     def report(self, node: str, progress: Progress, now: float) -> None:
-        """Take in what a node's run says of itself; what is heard after its end is old."""
+        """Record what a node's run reports; reports after its end are stale and ignored."""
         before = self._seen.get(node)
         if before is not None and before.progress.state in ENDED:
             return
@@ -84,7 +84,7 @@ class Fleet:
         self._take(node, Seen(progress, now, own=not progress.detail, since=since))
 
     def runs(self, node: str) -> bool:
-        """Return whether the node has a run that said something of itself and has not ended."""
+        """Return whether the node has a run that has reported and not ended."""
         seen = self._seen.get(node)
         return seen is not None and seen.own and seen.progress.state not in ENDED
 
@@ -96,7 +96,7 @@ class Fleet:
             self._rank.setdefault(seen.progress.stage, len(self._rank))
 
     def changes(self) -> list[str]:
-        """Return a line for every node that changed its stage since the last call; many in one line."""
+        """Return a line for every node that changed its stage since the last call; many share one line."""
         by_state: dict[str, list[str]] = {}
         for node in self.nodes:
             if node in self._changed:
@@ -111,9 +111,9 @@ class Fleet:
         return [clean(line) for line in lines]
 
     def lines(self, now: float) -> list[str]:
-        """Return a line for all nodes, and what a few are at within their stage; of many it would be too much.
+        """Return a line for all nodes and, if they are few, one for each node within its stage.
 
-        What is as it was in the last call says for how long.
+        A line that has not changed since the last call says for how long.
         """
         known = [node for node in self.nodes if self._seen[node].progress.detail and not self._rests(node)]
         details = [clean(f"{node}: {describe(self._seen[node].progress)}") for node in known[:EACH]]
@@ -125,7 +125,7 @@ class Fleet:
         return self._seen[node].progress.state in _AT_REST
 
     def summary(self, now: float) -> str:
-        """Return one line for all nodes: how many in which stage, their queries, their rate, the longest time left."""
+        """Return one line for all nodes: how many in which stage, their queries, rate, and the longest time left."""
         each = [self._seen[node] for node in self.nodes]
         counts = Counter(seen.progress.stage for seen in each)
         stages = sorted(counts, key=lambda stage: (self._rank.get(stage, MOST_STAGES), stage))
@@ -156,7 +156,7 @@ class Fleet:
         stage = min(max(STAGES[0], width - name - sum(WIDTHS)), STAGES[1])
         lines = [self.summary(now)]
         rows = [self._cells(node, now) for node in nodes]
-        # A column that is empty for all has no head.
+        # A column that is empty for all nodes has no head.
         shown = [place for place in range(2, len(HEADER)) if any(cells[place] for cells in rows)]
         for cells in [HEADER, *rows]:
             line = left(cut(clean(cells[0]), name - 2), name)
@@ -181,7 +181,7 @@ class Fleet:
         return node, state, queries, rate, "" if left_s is None else clock(left_s)
 
     def _slowness(self, node: str, now: float) -> tuple[bool, int, float, float]:
-        """Return a key that puts first who is furthest behind."""
+        """Return a sort key that puts the node that is furthest behind first."""
         seen = self._seen[node]
         share = seen.progress.done / seen.progress.total if seen.progress.total else float(seen.progress.done)
         return (

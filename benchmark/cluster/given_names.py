@@ -1,6 +1,6 @@
-"""Variables that are given and that nothing reads: most are a setting's name, misspelled or without its beginning.
+"""Variables that are set but never read: most are a setting's name, misspelled or without its prefix.
 
-A setting's own name with a mistake (benchmark_profil) is refused with the settings; these are the others.
+A misspelled name with a setting's prefix (benchmark_profil) is refused with the settings; these are the others.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from benchmark.provisioned import PROVISIONING_ROLES
 from benchmark.settings import Settings
 from benchmark.variables import VARIABLES
 
-# What the playbooks read beside the settings; by the playbook whose name begins most of them.
+# Variables that the playbooks read besides the settings, by the playbook whose name is their prefix.
 OF_PLAYBOOKS = (
     *("node_environment", "example_nodes", "run", "trust_fingerprints"),
     *("reset_confirm", "reset_hf_cache", "reset_other_users"),
@@ -25,16 +25,16 @@ OF_PLAYBOOKS = (
 )
 SETTINGS = (*Settings.model_fields, *(variable.name for variable in VARIABLES))
 KNOWN = frozenset((*SETTINGS, *OF_PLAYBOOKS))
-# Names that begin so are checked with the settings, and by Ansible.
+# Names with these prefixes are checked with the settings, and by Ansible.
 ROLES = ("benchmark", *PROVISIONING_ROLES)
 CHECKED = ("ansible_", *(f"{role}_" for role in ROLES))
-# So alike are a name and another one that was meant; what is less so is somebody's own.
+# Similarity of a name and the one that was meant; a less similar name is a user's own.
 ALIKE = 0.85
 _TEMPLATE = re.compile(r"\{[{%].*?[%}]\}", re.DOTALL)
 
 
 def meant(name: str) -> list[str]:
-    """Return the names of which `name` is probably one that was written wrongly; mostly none."""
+    """Return the names that `name` probably misspells; mostly none."""
     if name in KNOWN or name.startswith(CHECKED):
         return []
     plain = name.lower().replace("-", "_")
@@ -47,9 +47,9 @@ def meant(name: str) -> list[str]:
 
 
 def unread(names: Iterable[str], values: Iterable[Any]) -> Iterator[str]:
-    """Yield a sentence for each name that was probably meant to be another one.
+    """Yield a sentence for each name that is probably a mistake.
 
-    `values`: those of all variables, not templated; what a template among them names is somebody's own variable.
+    `values`: those of all variables, not templated; a variable that a template among them uses is a user's own.
     """
     suspects = {name: found for name in sorted(set(names)) if (found := meant(name))}
     used = set(_used(list(values))) if suspects else set()
@@ -72,7 +72,7 @@ def _used(values: Iterable[Any]) -> Iterator[str]:
 
 
 def files_of_nobody(sources: Iterable[str], groups: Iterable[str], hosts: Iterable[str]) -> list[str]:
-    """Return a sentence for each file of variables beside the inventories whose group or host they do not have."""
+    """Return a sentence for each file of variables whose group or host is in none of the inventories beside it."""
     found = []
     for kind, known in (("group", {*groups, "all"}), ("host", {*hosts})):
         for directory in sorted({_beside(source) / f"{kind}_vars" for source in sources}):

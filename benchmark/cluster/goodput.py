@@ -1,4 +1,4 @@
-"""Goodput in words: how many users a node serves at once, and how well, for people who know no percentiles."""
+"""Goodput in words: how many users a node serves at once, and how well, for readers who do not know percentiles."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BASIS = "users at once: answers in progress for at least half of the measured ti
 
 
 def goodput_words(one: Goodput) -> str:
-    """Return the share of queries and the tokens per second within the limits, with these."""
+    """Return the share of queries and the tokens per second within the limits, and the limits."""
     return (
         f"{share_words(one.share)} of {plural(one.queries, 'query', 'queries')}, {figure(one.tokens_per_s)} tokens/s, "
         f"within {slo_words(one.slo)}"
@@ -24,21 +24,21 @@ def goodput_words(one: Goodput) -> str:
 
 
 def slo_words(slo: Slo) -> str:
-    """Return the limits by their metrics: "TTFT 500 ms and TPOT 30 ms"."""
+    """Return the limits as metrics: "TTFT 500 ms and TPOT 30 ms"."""
     limits = [(name, limit) for name, limit in (("TTFT", slo.ttft_ms), ("TPOT", slo.tpot_ms)) if limit is not None]
     return " and ".join(f"{name} {limit:g} ms" for name, limit in limits)
 
 
 def share_words(share: float) -> str:
-    """Return a share in percent, never rounded up: 98.96 % have not become 99 %."""
+    """Return a share in percent, never rounded up: 98.96 % is not 99 %."""
     return f"{math.floor(share * 1000 + 1e-9) / 10:g} %"
 
 
 def serves(group: Group, rows: Sequence[NodeRow], sweep: Curves | None = None) -> str:
-    """Return how many users like nodes serve at once, in a sentence, with its basis; empty: there is no goodput.
+    """Return a sentence on how many users like nodes serve at once, with its basis; empty without goodput.
 
-    Only what was measured is claimed: of several nodes each must carry the sentence for it to be one about all. Of a
-    sweep it is the highest load that carries it.
+    It claims only what was measured: it is about all nodes only if it holds for each. For a sweep, it is about the
+    highest load at which it holds.
     """
     nodes = {row.node: row.goodput for row in rows if row.node in set(group.nodes) and row.goodput}
     if sweep is not None:
@@ -60,7 +60,7 @@ def serves(group: Group, rows: Sequence[NodeRow], sweep: Curves | None = None) -
 
 
 def highest_served(curve: Curve) -> Goodput | None:
-    """Return the goodput of the highest load at which users are served; where that is none, of the best one."""
+    """Return the goodput of the highest load at which users are served, or else of the best load."""
     known = [point.goodput for point in curve.points if point.goodput]
     kept = [one for one in known if one.share >= SERVED and one.users]
     served = [one for one in kept if one.served]
@@ -69,17 +69,17 @@ def highest_served(curve: Curve) -> Goodput | None:
 
 
 def sentence(one: Goodput, who: str = "This node") -> str:
-    """Return how many users one node serves at once; where that was not measured, what was."""
+    """Return how many users one node serves at once, or what was measured instead."""
     if one.served:
         return _claim(f"{who} serves", one)
-    met = f"{one.met:,} of {one.queries:,} answers kept the limits ({_promise(one.slo)})"
+    met = f"{one.met:,} of {one.queries:,} answers met the limits ({_promise(one.slo)})"
     if not one.users:
         idle = "" if one.in_flight is None else f" ({figure(one.in_flight)} answers in progress on average)"
         return f"{who} had less than one user at a time{idle}: {met}."
     at_once = plural(one.users, "user")
     if one.share < SERVED:
         return f"{who} does not serve {at_once} at once: only {met}, {share_words(one.share)}; {BASIS}."
-    return f"{who} had {at_once} at once: {met}. To say it of {100 * SERVED:g} % takes {NEEDED} answers; {BASIS}."
+    return f"{who} had {at_once} at once: {met}. A claim about {100 * SERVED:g} % takes {NEEDED} answers; {BASIS}."
 
 
 def _claim(serve: str, one: Goodput, more: str = "") -> str:

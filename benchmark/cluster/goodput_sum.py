@@ -1,4 +1,4 @@
-"""The goodput of several nodes together. Words need it too, and load no samples for it."""
+"""The goodput of several nodes together, without the code that reads samples: text needs it too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmark.records import Goodput
 
 
 def together(each: Sequence[Goodput | None]) -> Goodput | None:
-    """Return the sum over nodes; None where it is undefined for one, or they were held against different limits."""
+    """Return the sum over nodes; None if it is undefined for one, or their limits differ."""
     known = [one for one in each if one is not None]
     if not known or len(known) < len(each) or any(one.slo != known[0].slo for one in known):
         return None

@@ -1,7 +1,7 @@
-"""Whether a node's GPUs are fit to be measured, by what its driver tells of them.
+"""Whether a node's GPUs are fit to be measured, from what its driver reports.
 
-A GPU fails its node where it is lost, is known to be broken, needs a reset, or would be measured as another one than it
-is. What may have a harmless reason is a warning: docs/troubleshooting.md says which, and why.
+A GPU fails its node if it is lost, is known to be broken, needs a reset, or would be mistaken for another one. What may
+have a harmless reason is a warning: docs/troubleshooting.md says which, and why.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from benchmark.cluster.names import some
 from benchmark.visible_devices import NAME, Visible, read
 from benchmark.words import plural
 
-# Of nvidia-smi: a warning about the board's configuration memory, with all GPUs listed.
+# nvidia-smi's exit code for a warning about the board's configuration memory, with all GPUs listed.
 _WARNED = "14"
 LEAVE_OUT = f"leave it out: list the UUIDs of the others (nvidia-smi -L) in {NAME} (benchmark_environment)"
 RESET = f"Reset it or restart the node, or {LEAVE_OUT}."
-REPLACE = f"No reset mends that: it is to be replaced. Until then {LEAVE_OUT}."
-# Fields that say Yes or No, or count: what it means that they say more than none.
+REPLACE = f"A reset does not fix that: it must be replaced. Until then {LEAVE_OUT}."
+# Fields that are Yes or No, or counts, and what it means if they are not No or 0.
 _RESETTABLE = {
-    "remapped_rows.pending": "rows of its memory failed and wait for a reset to be remapped",
-    "retired_pages.pending": "pages of its memory failed and wait for a reset to be retired",
+    "remapped_rows.pending": "rows of its memory failed and need a reset to be remapped",
+    "retired_pages.pending": "pages of its memory failed and need a reset to be retired",
     "ecc.errors.uncorrected.volatile.total": "uncorrectable ECC errors were counted since its driver was loaded: {}",
 }
 _LASTING = {
@@ -32,15 +32,15 @@ _LASTING = {
     ),
 }
 CHECKED = ("compute_mode", "mig.mode.current", *_RESETTABLE, *_LASTING, "gpu_recovery_action")
-"""The fields by which a GPU may fail its node though it answers."""
+"""The fields by which a GPU that answers may still fail its node."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a run asks of a node's GPUs.
+    """What a run requires of a node's GPUs.
 
-    `visible`: CUDA_VISIBLE_DEVICES for the run, None: all GPUs; `expected`: how many the node is to have, 0: not known;
-    `sick_fails`: whether a GPU that answers and is known to be sick fails its node.
+    `visible`: CUDA_VISIBLE_DEVICES for the run, None: all GPUs; `expected`: how many the node should have, 0: unknown;
+    `sick_fails`: whether a GPU that answers but is known to be faulty fails its node.
     """
 
     visible: str | None = None
@@ -50,7 +50,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Judged:
-    """How many devices the run may use, and what is to be said of the GPUs, a sentence each."""
+    """How many devices the run may use, and problems and warnings in sentences."""
 
     usable: int
     problems: tuple[str, ...]
@@ -58,7 +58,7 @@ class Judged:
 
 
 def chosen(listing: Listing, visible: str | None) -> Visible | None:
-    """Return what CUDA takes of CUDA_VISIBLE_DEVICES on this node; None where it is not set."""
+    """Return how CUDA reads CUDA_VISIBLE_DEVICES on this node; None if it is not set."""
     if visible is None:
         return None
     numbers = [int(gpu.index) + 1 for gpu in listing.gpus if gpu.index.isdecimal()]
@@ -66,12 +66,12 @@ def chosen(listing: Listing, visible: str | None) -> Visible | None:
 
 
 def answers(gpu: GpuLine) -> bool:
-    """Return whether nvidia-smi knows the GPU's values, instead of saying what is wrong in their place."""
+    """Return whether nvidia-smi knows the GPU's values, rather than giving an error in their place."""
     return not _error(gpu)
 
 
 def judge(listing: Listing, status: str, on_pci: Sequence[str], wanted: Wanted) -> Judged:
-    """Return what a run finds on a node. `status`: nvidia-smi's exit code; `on_pci`: NVIDIA's GPUs on the PCI bus."""
+    """Judge a node's GPUs. `status`: nvidia-smi's exit code; `on_pci`: NVIDIA's GPUs on the PCI bus."""
     said = " ".join(" ".join(listing.rest).split())[:300]
     if not listing.gpus:
         return Judged(0, (_none_listed(said),), ())
@@ -82,19 +82,19 @@ def judge(listing: Listing, status: str, on_pci: Sequence[str], wanted: Wanted) 
     for gpu in listing.gpus:
         reasons, remedy = _unfit(gpu)
         if reasons and gpu not in used:
-            warnings.append(f"{gpu}, which is not chosen, is not fit: {reasons}.")
+            warnings.append(f"{gpu}, which this run does not use, is not fit: {reasons}.")
         elif reasons:
             fails = wanted.sick_fails or not answers(gpu)
             (problems if fails else warnings).append(f"{gpu} is not fit: {reasons}. {remedy}")
     for gpu in filter(answers, used):
         problems += _unusable(gpu, taken)
         warnings += _doubtful(gpu, listing.gpus)
-    # Whoever has chosen GPUs has left out the others; the run itself holds the chosen ones against the driver's list.
+    # A user who selects GPUs leaves out the others; the run itself checks the selected ones against the driver's list.
     of_all = problems if taken is None else warnings
     if said:
         of_all.append(
-            f"nvidia-smi lists {plural(len(listing.gpus), 'GPU')} and says: {said}. A GPU that is lost would go "
-            f"unmeasured: reset it or restart the node, or {LEAVE_OUT}."
+            f"nvidia-smi lists {plural(len(listing.gpus), 'GPU')} and says: {said}. A lost GPU would not be "
+            f"measured: reset it or restart the node, or {LEAVE_OUT}."
         )
     elif status not in ("0", _WARNED) and not problems:
         of_all.append(
@@ -102,7 +102,7 @@ def judge(listing: Listing, status: str, on_pci: Sequence[str], wanted: Wanted) 
             "node."
         )
     if taken is not None and not (taken.entries and used):
-        lacking = "no GPU here is in MIG mode" if taken.slices else "no GPU that it names answers"
+        lacking = "no GPU here is in MIG mode" if taken.slices else "none of the GPUs it names answers"
         problems.append(taken.left_out or f"{NAME} is {wanted.visible!r}, and {lacking}.")
     elif taken is not None and taken.left_out:
         warnings.append(taken.left_out)
@@ -120,7 +120,7 @@ def judge(listing: Listing, status: str, on_pci: Sequence[str], wanted: Wanted) 
 
 
 def _none_listed(said: str) -> str:
-    # As a shell says it, and as `timeout` does.
+    # The words of a shell and of `timeout`.
     missing = any(words in said for words in ("not found", "No such file or directory"))
     why = "there is no nvidia-smi on its PATH" if missing else f"nvidia-smi failed ({said or 'it said nothing'})"
     return (
@@ -130,7 +130,7 @@ def _none_listed(said: str) -> str:
 
 
 def _is_used(gpu: GpuLine, taken: Visible | None) -> bool:
-    """Return whether the run would use the GPU. Which GPU a slice is of is not listed: one in MIG mode."""
+    """Return whether the run would use the GPU. For slices, which are not listed by GPU: any GPU in MIG mode."""
     if taken is None:
         return True
     if taken.slices:
@@ -145,9 +145,9 @@ def _error(gpu: GpuLine) -> str:
 
 
 def _unfit(gpu: GpuLine) -> tuple[str, str]:
-    """Return why it is known to be broken or to need a reset, and what to do; empty where nothing says so."""
+    """Return why it is known to be broken or to need a reset, and what to do; empty if it is not."""
     if error := _error(gpu):
-        # The other cells are of no use then.
+        # The other cells are useless then.
         return f"nvidia-smi says {error!r} of it", RESET
     reasons = []
     if action := gpu.reported.get("gpu_recovery_action"):
@@ -158,7 +158,7 @@ def _unfit(gpu: GpuLine) -> tuple[str, str]:
 
 
 def _unusable(gpu: GpuLine, taken: Visible | None) -> Iterator[str]:
-    """Yield what it is set to that a run cannot use, or would take for something else."""
+    """Yield modes of the GPU that a run cannot use, or would mistake for something else."""
     if gpu.reported.get("compute_mode") == "Prohibited":
         yield (
             f"{gpu} allows no computing: its compute mode is Prohibited. Set another (nvidia-smi -i {gpu.index} -c "
@@ -166,19 +166,19 @@ def _unusable(gpu: GpuLine, taken: Visible | None) -> Iterator[str]:
         )
     if gpu.reported.get("mig.mode.current") == "Enabled" and not (taken and taken.slices):
         yield (
-            f"{gpu} is in MIG mode, and {NAME} names no slice: one slice would be measured in the GPU's place. Switch "
+            f"{gpu} is in MIG mode, and {NAME} names no slice: one slice would be measured instead of the GPU. Switch "
             f"MIG off (nvidia-smi -i {gpu.index} -mig 0, and a reset), or name a slice there (MIG-..., by nvidia-smi "
             "-L; benchmark_environment)."
         )
 
 
 def _doubtful(gpu: GpuLine, all_gpus: Sequence[GpuLine]) -> Iterator[str]:
-    """Yield what is to be known of it though it may have a harmless reason."""
+    """Yield warnings about the GPU, which may have a harmless reason."""
     width, width_max = gpu.number("pcie.link.width.current"), gpu.number("pcie.link.width.max")
     if width and width_max and width < width_max:
         yield (
             f"{gpu} has {width} of {width_max} PCIe lanes: it, its riser or its slot has a bad contact, or the machine "
-            "gives it no more. Loading and what goes through the host are slower."
+            "gives it no more. Loading, and transfers through the host, are slower."
         )
     if (low := _lower_generation(gpu, all_gpus)) is not None:
         yield (
@@ -194,10 +194,10 @@ def _doubtful(gpu: GpuLine, all_gpus: Sequence[GpuLine]) -> Iterator[str]:
 
 
 def _lower_generation(gpu: GpuLine, all_gpus: Sequence[GpuLine]) -> tuple[int, int] | None:
-    """Return the generation of its link and the highest, where power saving cannot be why it is lower.
+    """Return the link's generation and its highest one, where power saving cannot explain the difference.
 
-    An idle GPU may lower it, and an idle node is what is examined. Not in P0 with the driver kept loaded, though, where
-    two others at least of the same model are in the same state and keep the highest.
+    The node is idle, and an idle GPU may lower it. It should not in P0 with the driver kept loaded if at least two
+    others of the same model are in the same state and keep the highest.
     """
     alike = [one for one in all_gpus if _awake(one) and one.name == gpu.name and one is not gpu]
     now, best = _generation(gpu)
@@ -215,12 +215,12 @@ def _generation(gpu: GpuLine) -> tuple[int | None, int | None]:
 
 
 def _only_on_pci(listing: Listing, on_pci: Sequence[str]) -> Iterator[str]:
-    """Yield which GPUs only the bus lists. A container may have been given only some of them."""
+    """Yield which GPUs only the bus lists. A container may have only some of them."""
     listed = {match[1].lower() for gpu in listing.gpus if (match := BUS.search(gpu.bus))}
     missing = [one for one in on_pci if (match := BUS.search(one)) and match[1].lower() not in listed]
     if listed and missing:
         yield (
             f"The PCI bus has {plural(len(on_pci), 'NVIDIA GPU')} and nvidia-smi lists {len(listing.gpus)}: "
             f"{some(missing)} {'is' if len(missing) == 1 else 'are'} lost, or not this user's (a container, another "
-            "driver). Where the node is to have them all, set preflight_gpus."
+            "driver). If the node should have them all, set preflight_gpus."
         )

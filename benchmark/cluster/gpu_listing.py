@@ -1,4 +1,4 @@
-"""What nvidia-smi lists of a node's GPUs: every cell by its field's name, and no line that it prints is passed over."""
+"""Parse nvidia-smi's list of a node's GPUs: every cell by its field's name, without ignoring any line."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-# What nvidia-smi has always known; roles/preflight/files/probe.sh says what a node's driver was asked beyond that.
+# Fields that nvidia-smi has always known; roles/preflight/files/probe.sh has those that a newer driver is also asked.
 FIELDS = ("index", "pci.bus_id", "name", "memory.total", "driver_version", "uuid", "gpu_recovery_action")
 BUS = re.compile(r"(?:[0-9a-f]{4,8}:)?([0-9a-f]{2}:[0-9a-f]{2})(?:\.[0-9a-f])?$", re.IGNORECASE)
-# A cell in which the driver says that it has no value for us, and one in which it says what is wrong in its place.
+# A cell without a value, and a cell with an error in place of the value.
 _ABSENT = re.compile(
     r"\[?(N/A|None|Not (Supported|Available|Found)|Insufficient Permissions|.*deprecated.*|)\]?", re.IGNORECASE
 )
 _WRONG = re.compile(r"\[.*\]|ERR!|Unknown Error", re.IGNORECASE)
 _VERSION = re.compile(r"\d+(\.\d+)+")
-# What the dynamic linker and the shell say of their own affairs.
+# Warnings of the dynamic linker and the shell, which are not nvidia-smi's.
 _OF_OTHERS = re.compile(r"\bld\.so:|setlocale|cannot set locale|cannot change locale", re.IGNORECASE)
 
 
 def is_absent(cell: str) -> bool:
-    """Return whether a cell says that there is no value: what was not seen is neither good nor bad."""
+    """Return whether a cell has no value, which is neither good nor bad."""
     return _ABSENT.fullmatch(cell) is not None
 
 
 def is_wrong(cell: str) -> bool:
-    """Return whether a cell says that something is wrong with the GPU."""
+    """Return whether a cell reports an error of the GPU."""
     return _WRONG.match(cell) is not None and not is_absent(cell)
 
 
@@ -45,12 +45,12 @@ class GpuLine:
         return f"GPU {self.index}" + (f" ({self.bus})" if self.bus else "")
 
     def number(self, name: str) -> int | None:
-        """Return a field's whole number; None where the driver tells none."""
+        """Return a field's whole number; None if the driver reports none."""
         cell = self.reported.get(name, "")
         return int(cell) if cell.isdecimal() else None
 
     def says(self, name: str) -> bool | None:
-        """Return what a field says that is Yes or No, or a count; None where the driver does not tell."""
+        """Return a field's count, or its Yes or No as 1 or 0; None if the driver does not report it."""
         cell = self.reported.get(name)
         return None if cell is None else cell.casefold() not in ("no", "0")
 
@@ -65,9 +65,9 @@ class Listing:
 
     @classmethod
     def parse(cls, lines: Sequence[str], fields: Sequence[str] = FIELDS, rows: Sequence[str] = ()) -> Listing:
-        """Read the cells of `fields`, with commas between them; of a shorter line the last ones are absent.
+        """Read the cells of `fields`, separated by commas; in a shorter line the last ones are absent.
 
-        `rows`: UUID, pending and failure of remapped rows, for drivers that tell those apart from the rest.
+        `rows`: UUID, pending and failure of remapped rows, for drivers that list these separately.
         """
         gpus: list[GpuLine] = []
         warnings: list[str] = []
@@ -91,7 +91,7 @@ def _gpu(cells: Sequence[str], fields: Sequence[str], remapped: Mapping[str, Map
     if not 5 <= len(cells) <= len(fields):
         return None
     reported = dict(zip(fields, cells, strict=False))
-    # The GPU of a Jetson is on no bus.
+    # A Jetson's GPU is not on a PCI bus.
     index, bus = reported.get("index", ""), reported.get("pci.bus_id", "")
     if not (index.isdecimal() or is_wrong(index)) or not (BUS.search(bus) or is_absent(bus) or is_wrong(bus)):
         return None

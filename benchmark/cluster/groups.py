@@ -1,4 +1,4 @@
-"""Groups of nodes that serve one copy of a model together (`benchmark_group`): who is in them, and if they can be."""
+"""Groups of nodes that serve one copy of a model together (`benchmark_group`): their nodes, and whether they fit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmark.records import GroupPart, RunRecord
 from benchmark.settings import SYSTEM_WIDE, ResolvedSettings
 from benchmark.words import plural
 
-# What the nodes of a group have alike beside what those of a system have.
+# Settings that must be equal in a group, besides those that must be equal in a system.
 GROUP_WIDE = (
     *SYSTEM_WIDE,
     "benchmark_engine_options",
@@ -34,14 +34,14 @@ def groups_of(resolved: Mapping[str, ResolvedSettings]) -> dict[str, tuple[str, 
 
 
 def rows_of(run: RunRecord) -> dict[str, tuple[str, ...]]:
-    """Return what a run's figures are of, by name: each node by itself, and each group with its nodes."""
+    """Return what a run's figures are of, by name: each single node, and each group with its nodes."""
     groups = groups_of(run.nodes)
     alone = {node: (node,) for node, asked in run.nodes.items() if not asked.settings.benchmark_group}
     return {**alone, **groups}
 
 
 def as_rows(run: RunRecord) -> RunRecord:
-    """Return the run as if each of its groups were one node, with what its head was asked: what its figures are of."""
+    """Return the run as if each of its groups were one node with its head's order: this is what its figures are of."""
     rows = rows_of(run)
     if len(rows) == len(run.nodes):
         return run
@@ -56,7 +56,7 @@ def as_rows(run: RunRecord) -> RunRecord:
 
 
 def parts_of(resolved: Mapping[str, ResolvedSettings], hosts: Mapping[str, str]) -> dict[str, GroupPart]:
-    """Return by node the part that it has in its group; nodes in none are left out."""
+    """Return each node's part in its group; nodes without a group are left out."""
     place_of = {place.node: place for place in places_of(resolved, hosts)}
     return {
         node: GroupPart(name=name, rank=rank, places=tuple(place_of[one] for one in nodes))
@@ -66,7 +66,7 @@ def parts_of(resolved: Mapping[str, ResolvedSettings], hosts: Mapping[str, str])
 
 
 def limit_of_member_s(resolved: Collection[ResolvedSettings]) -> int:
-    """Return the time limit on a node that computes for the head of its group, until that has ended, in seconds."""
+    """Return the time limit, in seconds, of a node that computes for the head of its group until the head has ended."""
     measures_s = max(asked.settings.benchmark_timeout_s for asked in resolved)
     return 2 * (patience_s(resolved) or 0) + measures_s + repeats_s(resolved)
 
@@ -77,7 +77,7 @@ def gpus_of_part(
     all_nodes: Mapping[str, ResolvedSettings],
     left_out: Mapping[str, object] = MappingProxyType({}),
 ) -> int:
-    """Return how many GPUs one copy of the model takes of a node: all that it is over, or its group's share of them.
+    """Return how many of a node's GPUs one copy of the model uses: all of the copy's, or the node's share in a group.
 
     `left_out`: see `group_problems`.
     """
@@ -91,10 +91,10 @@ def group_problems(
     hosts: Mapping[str, str],
     left_out: Mapping[str, object] = MappingProxyType({}),
 ) -> Iterator[str]:
-    """Yield why nodes cannot be groups, a sentence each; nothing where there are none.
+    """Yield a sentence for each problem of the nodes' groups.
 
     `left_out`: the nodes that --limit leaves out, each with its benchmark_group. A group without them would be another
-    copy, over fewer GPUs.
+    copy, on fewer GPUs.
     """
     for name, nodes in groups_of(resolved).items():
         head = resolved[nodes[0]]
@@ -105,10 +105,10 @@ def group_problems(
             )
             continue
         if len(nodes) == 1:
-            yield f"The group {name} has one node, {nodes[0]}, and needs two or more: give it to others too."
+            yield f"The group {name} has one node, {nodes[0]}, and needs two or more: set it on other nodes too."
             continue
         if name in resolved:
-            yield f"benchmark_group is {name} [{some(nodes)}], and a node is called so too: rename the group."
+            yield f"benchmark_group is {name} [{some(nodes)}], and a node has this name too: rename the group."
         for setting in GROUP_WIDE:
             values = {repr(getattr(resolved[node].settings, setting)) for node in nodes}
             if len(values) > 1:
@@ -127,20 +127,20 @@ def _places(
     yield from link_local(places)
     if len({(place.host, place.port) for place in places}) < len(places):
         yield (
-            f"Nodes of the group {name} [{some(nodes)}] are at the same place, {places[0].host} port {places[0].port}: "
+            f"Nodes of the group {name} [{some(nodes)}] have the same address, {places[0].host} port {places[0].port}: "
             "set benchmark_serve_address or benchmark_serve_port of each."
         )
 
 
 def _spread(name: str, nodes: int, asked: ResolvedSettings) -> Iterator[str]:
-    """Yield whether one copy cannot be spread evenly over the nodes."""
+    """Yield a sentence if one copy cannot be spread evenly over the nodes."""
     engine = ENGINES.get(asked.profile.engine)
     if engine is None or not engine.spreads:
-        return  # said of the engine
+        return  # reported for the engine
     spread = engine.check_options(asked.profile.engine_options).gpus_of_a_copy
     if spread % nodes or (asked.settings.benchmark_device == "cpu" and spread != nodes):
         yield (
-            f"The group {name} has {plural(nodes, 'node')}, and one copy of the model is over {plural(spread, 'GPU')} "
+            f"The group {name} has {plural(nodes, 'node')}, and one copy of the model uses {plural(spread, 'GPU')} "
             f"(tensor_parallel_size x pipeline_parallel_size): set benchmark_engine_options to tensor_parallel_size: "
             f"the GPUs of one node, and pipeline_parallel_size: {nodes}."
         )

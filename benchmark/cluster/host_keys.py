@@ -1,4 +1,4 @@
-"""SSH host keys: what a node gives, what known_hosts holds, and which of them a person has confirmed."""
+"""SSH host keys: those that a node gives, those in known_hosts, and those that a user has confirmed."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Literal
 from benchmark.cluster.names import some
 from benchmark.errors import InputError
 
-# One field of a known_hosts line each: nothing that a node sends can become a second field, or a second line.
+# One field of a known_hosts line each: a node cannot add a second field, or a second line.
 _KIND = re.compile(r"[a-z0-9][a-z0-9@.-]*")
 _BLOB = re.compile(r"[A-Za-z0-9+/]+={0,3}")
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 SSH_PORT = 22
 
-# `changed`: known_hosts holds another key; `revoked`: it holds this one, as one that is not to be trusted.
+# `changed`: known_hosts holds another key; `revoked`: it holds this key, marked as not to be trusted.
 State = Literal["known", "unknown", "changed", "revoked"]
 
 
 @dataclass(frozen=True)
 class HostKey:
-    """A public host key as known_hosts writes it; `marker` is empty, `@revoked` or `@cert-authority`."""
+    """A public host key in known_hosts' format; `marker` is empty, `@revoked` or `@cert-authority`."""
 
     kind: str
     blob: str
@@ -34,29 +34,29 @@ class HostKey:
 
     @property
     def pair(self) -> tuple[str, str]:
-        """What makes two keys the same."""
+        """The key's identity."""
         return self.kind, self.blob
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where ssh would really go, as `ssh -G` says, and what it would check the host key against."""
+    """Where ssh would really connect, according to `ssh -G`, and what it would check the host key against."""
 
     host: str
     port: int
     name: str
     """In known_hosts."""
     files: tuple[str, ...]
-    """The first is where ssh itself would keep a new key."""
+    """The first is the file to which ssh itself would add a new key."""
     system_files: tuple[str, ...]
     proxy: str = ""
 
 
 def read_address(text: str) -> Address:
-    """Read the output of `ssh -G`. Raises InputError where it is none."""
+    """Parse the output of `ssh -G`. Raises InputError if it is something else."""
     given = {name: value for name, space, value in (line.partition(" ") for line in text.splitlines()) if space}
     if not given.get("hostname") or not given.get("port", "").isdigit():
-        raise InputError("ssh -G does not tell where the node is.")
+        raise InputError("ssh -G does not say where the node is.")
     host, port = given["hostname"], int(given["port"])
     alias = given.get("hostkeyalias", "none")
     proxies = [given[name] for name in ("proxyjump", "proxycommand") if given.get(name, "none") != "none"]
@@ -71,12 +71,12 @@ def read_address(text: str) -> Address:
 
 
 def known_name(host: str, port: int) -> str:
-    """Return what ssh calls a host in known_hosts."""
+    """Return a host's name in known_hosts."""
     return host if port == SSH_PORT else f"[{host}]:{port}"
 
 
 def read_keys(text: str) -> tuple[HostKey, ...]:
-    """Return the keys of lines as ssh-keyscan and known_hosts write them; comments and other lines are passed over."""
+    """Return the keys in lines of ssh-keyscan or known_hosts; comments and other lines are skipped."""
     keys = []
     for line in text.splitlines():
         words = line.split()
@@ -87,7 +87,7 @@ def read_keys(text: str) -> tuple[HostKey, ...]:
 
 
 def judge(given: Sequence[HostKey], held: Iterable[HostKey]) -> State:
-    """Return what known_hosts' keys (`held`) make of the keys that a node gives."""
+    """Return how the keys that a node gives compare with those in known_hosts (`held`)."""
     held = tuple(held)
     known = {key.pair for key in held if not key.marker}
     if any(key.pair in {other.pair for other in held if other.marker == "@revoked"} for key in given):
@@ -101,7 +101,7 @@ def judge(given: Sequence[HostKey], held: Iterable[HostKey]) -> State:
 
 
 def same_keys(fingerprints: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return a sentence for each set of nodes that give the same key; `fingerprints`: those of each node's keys."""
+    """Return a sentence for each set of nodes that give the same key; `fingerprints`: of each node's keys."""
     nodes_of: dict[str, list[str]] = {}
     for node, prints in fingerprints.items():
         for fingerprint in prints:
@@ -116,12 +116,12 @@ def same_keys(fingerprints: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def read_confirmed(text: str) -> frozenset[str]:
-    """Return the fingerprints of a list with commas. Raises InputError, which names the word that is none."""
+    """Return the fingerprints in a comma-separated list. Raises InputError, naming the word that is not one."""
     words = [word for word in re.split(r"[,\s]+", text) if word]
     for word in words:
         if not _FINGERPRINT.fullmatch(word):
             raise InputError(
-                f"trust_fingerprints: {word} is not a fingerprint: give SHA256:... as ssh-keygen -l prints it, "
-                "several with commas between them."
+                f"trust_fingerprints: {word} is not a fingerprint: give SHA256:... as ssh-keygen -l prints it; "
+                "separate several with commas."
             )
     return frozenset(words)

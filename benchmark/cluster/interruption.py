@@ -1,4 +1,4 @@
-"""That a run was ended before its time: kept beside its other files, for whoever summarises it."""
+"""A record that a run was ended early, kept beside its other files for the summary."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ INTERRUPTED = "interrupted.json"
 
 
 def keep_interruption(run_dir: Path, by: str) -> None:
-    """Write down by which signal the playbook was stopped."""
+    """Record which signal stopped the playbook."""
     at = datetime.now(timezone.utc).isoformat(timespec="seconds")
     write_record(run_dir / INTERRUPTED, Interruption(at=at, by=by))
 
 
 def why_partial(run_dir: Path, measured: bool) -> str:
-    """Return, in a sentence, why the run was ended before its time; empty: it was not.
+    """Return, in a sentence, why the run was ended early; empty if it was not.
 
     `measured`: whether any node had measured something by then.
     """

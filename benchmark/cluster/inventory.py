@@ -1,4 +1,4 @@
-"""What the inventory says of the whole run: asked by commands that no playbook calls."""
+"""Settings of the whole run in the inventory, for commands that run outside a playbook."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFAULT = str(Settings.model_fields[RESULTS_DIR].default)
 
 
 def no_node(groups: Mapping[str, Sequence[str]], sources: Sequence[str]) -> str:
-    """Return what to do about an inventory without nodes; `groups`: the hosts of each of its groups."""
+    """Return what to do about an inventory without nodes; `groups`: its groups and their hosts."""
     own = {name: hosts for name, hosts in groups.items() if name not in ("all", "ungrouped", GROUP) and hosts}
     where = ", ".join(sources) or "the inventory"
     if close := difflib.get_close_matches(GROUP, own, n=1):
@@ -32,7 +32,7 @@ def no_node(groups: Mapping[str, Sequence[str]], sources: Sequence[str]) -> str:
         )
     if hosts := groups.get("all", ()):
         return (
-            f"The group {GROUP} is empty, and {where} lists {some(hosts)}: put the nodes that are to measure under "
+            f"The group {GROUP} is empty, and {where} lists {some(hosts)}: put the nodes to be measured under "
             f"{GROUP}, as in inventory/hosts.example.yml."
         )
     own_file = str(CHECKOUT / "inventory/hosts.yml")
@@ -52,9 +52,9 @@ def no_node(groups: Mapping[str, Sequence[str]], sources: Sequence[str]) -> str:
 
 
 def directory_in(name: str, values: Sequence[object]) -> Path | None:
-    """Return the directory that a setting of the whole run names, by the nodes' values; without any, the default.
+    """Return the directory in a setting of the whole run, from the nodes' values; by default the setting's default.
 
-    A relative one lies in the checkout. None where it is empty. Raises InputError where the nodes' values differ.
+    A relative path is relative to the checkout. None if it is empty. Raises InputError if the nodes' values differ.
     """
     different = sorted({str(value) for value in values} or {str(Settings.model_fields[name].default)})
     if len(different) > 1:
@@ -63,7 +63,7 @@ def directory_in(name: str, values: Sequence[object]) -> Path | None:
 
 
 def require_writable(name: str, directory: Path) -> None:
-    """Raise InputError, which names the setting, where nothing could be written into the directory."""
+    """Raise InputError, naming the setting, if the directory is not writable."""
     if not directory.is_dir():
         raise InputError(f"{name}: there is no directory {directory} on the controller.")
     if not os.access(directory, os.W_OK | os.X_OK):
@@ -71,7 +71,7 @@ def require_writable(name: str, directory: Path) -> None:
 
 
 def results_in(values: Sequence[object]) -> Path:
-    """Return where runs are kept, by the nodes' values of the setting. Raises InputError."""
+    """Return the directory of all runs, from the nodes' values of the setting. Raises InputError."""
     found = directory_in(RESULTS_DIR, values)
     if found is None:
         raise InputError(f"{RESULTS_DIR} is empty: name a directory.")
@@ -79,9 +79,9 @@ def results_in(values: Sequence[object]) -> Path:
 
 
 def asked_results(sources: Sequence[str] = ()) -> tuple[Path, str]:
-    """Return where the inventory has runs kept, and which inventory that is; by default that of ansible.cfg.
+    """Return the inventory's directory of runs, and which inventory that is; by default that of ansible.cfg.
 
-    Raises InputError where it cannot be read. Without Ansible, or without a checkout, it is `results` right here.
+    Raises InputError if it cannot be read. Without Ansible or a checkout it is `results` in the current directory.
     """
     configuration = CHECKOUT / "ansible.cfg"
     if not sources and not configuration.is_file():
@@ -93,26 +93,25 @@ def asked_results(sources: Sequence[str] = ()) -> tuple[Path, str]:
         from ansible import constants
         from ansible.errors import AnsibleError
     except ModuleNotFoundError:
-        return Path(DEFAULT).absolute(), "there is no Ansible here to ask an inventory with"
+        return Path(DEFAULT).absolute(), "Ansible, which reads inventories, is not installed here"
     used = list(sources or constants.DEFAULT_HOST_LIST)
     named = ", ".join(used)
-    # Ansible would warn of what is not there; before the first inventory is written there are runs all the same (make
-    # demo).
+    # Ansible would warn of a missing inventory; but before the first one is written there may be runs (make demo).
     if not any("," in source or Path(source).exists() for source in used):
         if sources:
             raise InputError(f"{named}: there is no such inventory.")
         return CHECKOUT / DEFAULT, f"the default; there is no {named} yet"
     try:
         values = _values(used)
-    except (AnsibleError, SystemExit) as error:  # it ends the process where it cannot be loaded
+    except (AnsibleError, SystemExit) as error:  # Ansible ends the process if it cannot be loaded
         reason = " ".join(str(error).split())
-        raise InputError(f"{named} cannot be asked for {RESULTS_DIR}; give --results-dir. {reason}") from None
+        raise InputError(f"{named}: {RESULTS_DIR} cannot be read from it; give --results-dir. {reason}") from None
     said = named if values else f"the default; {named} does not set {RESULTS_DIR}"
     return results_in(values), said
 
 
 def _values(sources: list[str]) -> list[Any]:
-    """Return the setting's value for every node that has one, as a playbook of this checkout would see it."""
+    """Return the setting's value on every node that has one, as a playbook of this checkout would see it."""
     from ansible import constants
     from ansible.cli import CLI
     from ansible.inventory.manager import InventoryManager
@@ -122,7 +121,7 @@ def _values(sources: list[str]) -> list[Any]:
 
     loader = DataLoader()
     loader.set_basedir(str(CHECKOUT / "playbooks"))
-    # Nobody is asked for a password, but the files that hold one are read.
+    # Never prompts for a vault password, but reads files that hold one.
     identities = constants.DEFAULT_VAULT_IDENTITY_LIST
     loader.set_vault_secrets(CLI.setup_vault_secrets(loader, identities, auto_prompt=False, initialize_context=False))
     inventory = InventoryManager(loader=loader, sources=sources)

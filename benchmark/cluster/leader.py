@@ -1,4 +1,4 @@
-"""Which process leads a run, and whether it is still at work on this machine."""
+"""The process that leads a run, and whether it is still alive on this machine."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from benchmark.records import Controller, RunRecord
 
 
 def controller(pid: int) -> Controller | None:
-    """Return that process of this machine, as run.json keeps it; None where there is none, or no /proc."""
+    """Return the process on this machine as recorded in run.json; None if there is none, or no /proc."""
     fields = _stat(pid)
-    # The 22nd is the time of the start.
+    # Field 22 is the start time.
     return None if not fields else Controller(host=socket.gethostname(), pid=pid, started=int(fields[19]))
 
 
 def leader_of(run: RunRecord) -> Controller | None:
-    """Return the process that leads the last attempt, where it is still there, on this machine, and is not this one."""
+    """Return the process that leads the last attempt if it is alive, on this machine, and not this process."""
     leader = run.attempts[-1].controller if run.attempts else None
     return leader if leader is not None and leader.pid != os.getpid() and is_there(leader) else None
 
 
 def is_there(leader: Controller) -> bool:
-    """Return whether that very process is still there, on this machine."""
+    """Return whether that very process is alive on this machine."""
     return controller(leader.pid) == leader
 
 
 def at_work(leader: Controller | None) -> bool:
-    """Return whether a run with that leader is in progress, for others: to what it starts itself it has ended.
+    """Return whether a run with that leader is in progress. To processes that the leader starts, it has ended.
 
-    So the summary that it makes at its end is one of an ended run.
+    Thus the summary that the leader makes at its end is one of an ended run.
     """
     return leader is not None and is_there(leader) and leader.pid not in _own_ancestors()
 
@@ -45,11 +45,11 @@ def _own_ancestors() -> Iterator[int]:
 
 
 def _stat(pid: int) -> list[str]:
-    """Return the fields of a process from the third on; none of one that has ended."""
+    """Return the fields of a process from the third on; none if it has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
-    # After the program's name, which is in parentheses.
+    # They follow the program's name, which is in parentheses.
     fields = stat.rpartition(")")[2].split()
     return [] if fields[0] == "Z" else fields

@@ -1,4 +1,4 @@
-"""One machine that the inventory lists twice: its figures would be counted twice."""
+"""Machines that the inventory lists twice: their figures would be counted twice."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from benchmark.cluster.preflight import Probe
 
 @dataclass(frozen=True)
 class Machine:
-    """What tells machines apart, whatever they are called and wherever they are reached."""
+    """A machine's identity, whatever its name and address."""
 
     host: str
     boot_id: str
-    """Of the kernel: containers of one machine have the same."""
+    """The kernel's boot id: containers of one machine share it."""
     cpus: frozenset[int]
-    """Those that the node may use."""
+    """The CPUs that the node may use."""
     gpus: frozenset[str]
-    """UUIDs of those, or of their MIG slices, that its run would use; empty: none, or not known."""
+    """UUIDs of the GPUs, or of their MIG slices, that its run would use; empty: none, or unknown."""
     shared: bool
     """Whether it is meant to be listed more than once."""
 
     @classmethod
     def of(cls, probe: Probe, device: str, visible: str | None, shared: bool) -> Machine:
-        """Return the machine that the probe saw. `visible`: CUDA_VISIBLE_DEVICES for the run; None: all GPUs."""
+        """Return the machine in a probe's report. `visible`: CUDA_VISIBLE_DEVICES for the run; None: all GPUs."""
         seen = probe.values
         uuids: set[str] = set()
         if device == "cuda":
@@ -38,9 +38,9 @@ class Machine:
         return cls(seen.get("host", ""), seen.get("boot_id", ""), _cpus(seen.get("cpus", "")), frozenset(uuids), shared)
 
     def is_also(self, other: Machine) -> bool:
-        """Return whether what the two would measure is one machine's: GPUs in common, or without GPUs its CPUs.
+        """Return whether both would measure the same hardware: GPUs in common or, without GPUs, CPUs.
 
-        Two containers with GPUs, or with CPUs, of their own are two nodes, also on one machine.
+        Two containers with their own GPUs, or their own CPUs, are two nodes even on one machine.
         """
         if self.gpus and other.gpus:
             return bool(self.gpus & other.gpus)
@@ -48,7 +48,7 @@ class Machine:
 
 
 def listed_twice(machines: Mapping[str, Machine]) -> dict[str, str]:
-    """Return for each entry that is the same machine as another one a sentence about them."""
+    """Return a sentence for each entry that is the same machine as another one."""
     found: dict[str, str] = {}
     for one, other in combinations(sorted(machines, key=natural), 2):
         a, b = machines[one], machines[other]

@@ -19,5 +19,5 @@ def some(names: Sequence[str], most: int = 5) -> str:
 
 
 def members_words(members: Sequence[str]) -> str:
-    """Return the nodes of a group, the first of which is its head; nothing where there are none."""
+    """Return the nodes of a group, its head first; empty without nodes."""
     return some([f"{members[0]} (head)", *members[1:]]) if members else ""

@@ -1,4 +1,4 @@
-"""Where a run that has ended is to be read, and the command that comes next."""
+"""The last lines of a run: where to read its results, and the next command."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from benchmark.records import ClusterResult, RunRecord
 from benchmark.rundir import PAGE_FILE, REPORT_FILE, RESULT_FILE, read_run
 from benchmark.words import plural
 
-# Before the commands that are of the checkout.
+# How commands of the checkout begin.
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def next_steps(run_dir: Path) -> list[str]:
-    """Return the last lines of a run: its report, the page over all runs, and what to do about what is missing.
+    """Return the last lines of a run: its report, the page over all runs, and what to do about missing nodes.
 
-    Commands are given as a shell in the current directory takes them. Raises InputError where there is no result.
+    Commands work in a shell in the current directory. Raises InputError if there is no result.
     """
     run, result = read_run(run_dir), read_record(run_dir / RESULT_FILE, ClusterResult)
     words = ["python3", "-m", "benchmark", "list", "--results-dir", _short(run_dir.parent)]
     page = run_dir.parent / PAGE_FILE
     lines = [f"Report: {_short(run_dir / REPORT_FILE)}"]
-    # Where it could not be written, that was said.
+    # If it could not be written, that was reported.
     lines += [f"All runs: {_short(page)}"] if page.is_file() else []
     lines += [f"The same in this terminal: {_here(words)}" if page.is_file() else f"All runs: {_here(words)}"]
     if not (resume := _resume(run)):
@@ -35,7 +35,7 @@ def next_steps(run_dir: Path) -> list[str]:
     if result.partial:
         lines.append(f"Resume it: {resume}")
     elif missing and len(missing) < len(result.nodes):
-        # With the results that are there: the run is whole then. Of a system there is one result.
+        # The existing results are kept, so the run is complete afterwards. A system has one result.
         what = "the whole system" if result.system else some(missing)
         lines.append(f"Measure {what} again, in this run: {resume}")
     elif missing:
@@ -44,20 +44,20 @@ def next_steps(run_dir: Path) -> list[str]:
 
 
 def without_summary(run_dir: Path) -> list[str]:
-    """Return the last lines of a run that was opened and came to no summary. Raises InputError where it is no run."""
+    """Return the last lines of a run that ended without a summary. Raises InputError if it is not a run."""
     lines = [f"No summary was made, for the reason above. The run is in {_short(run_dir)}"]
     resume = _resume(read_run(run_dir))
     return [*lines, f"Once that is fixed, resume it: {resume}"] if resume else lines
 
 
 def _resume(run: RunRecord) -> str:
-    """Return the command that goes on with a run; nothing for one that no playbook began."""
-    # Later words of a command line take the place of earlier ones.
+    """Return the command that resumes a run; empty for a run that no playbook began."""
+    # Later words of a command line override earlier ones.
     given = "ansible-playbook" in run.command
     return f"{run.command} -e benchmark_resume={shlex.quote(run.run_id)}" if given else ""
 
 
-# By the playbook: what its nodes are when it has ended well, and which one comes next.
+# By playbook: what its nodes are once it has succeeded, and the next playbook.
 _FOLLOWING = {
     "trust": ("trusted", "preflight"),
     "preflight": ("fit", "benchmark"),
@@ -68,7 +68,7 @@ _FOLLOWING = {
 def after_playbook(
     name: str, well: Sequence[str], failed: Sequence[str], command: str, measurable: bool = True
 ) -> list[str]:
-    """Return the last line of a playbook that opens no run; `command`: how it was called. None well: no line.
+    """Return the last line of a playbook that opens no run; no line if all nodes failed. `command`: how it was called.
 
     `measurable`: whether these nodes can be measured without others.
     """
@@ -89,7 +89,7 @@ def after_playbook(
 
 
 def _without_fingerprints(command: str) -> str:
-    """Return a command without what is for playbooks/trust.yml alone."""
+    """Return a command without the arguments that only playbooks/trust.yml takes."""
     words = shlex.split(command)
     extra = [n for n, word in enumerate(words) if word.startswith("trust_fingerprints=") and words[n - 1] == "-e"]
     return shlex.join(word for n, word in enumerate(words) if n not in extra and n + 1 not in extra)
@@ -101,6 +101,6 @@ def _here(words: Sequence[str]) -> str:
 
 
 def _short(path: Path) -> str:
-    """Return a path as it is from here, where it lies beneath the current directory and commands are run there."""
+    """Return a path relative to the current directory if it is beneath it and commands are run there."""
     beneath = path.is_relative_to(Path.cwd()) and Path.cwd() == CHECKOUT
     return os.path.relpath(path) if beneath else str(path)

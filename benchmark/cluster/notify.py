@@ -1,7 +1,7 @@
 """`benchmark_notify`: hand a run's verdict to a webhook or a command, within bounds of time and bytes.
 
-What goes wrong here is said in one sentence and changes nothing about the run. Neither the webhook's address nor a
-header is in any sentence: whoever knows a chat's webhook may post there.
+A failure is reported in one sentence and does not affect the run. No sentence contains the webhook's address or a
+header: anyone who knows a chat's webhook may post there.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from benchmark.secret_settings import LEAST_MASKED, MASK, check_headers
 from benchmark.text.columns import clean
 from benchmark.variables import NOTIFY, NOTIFY_HEADERS
 
-# All of it: name resolution, connecting, sending, answering; or the command from its start to its end.
+# For everything: resolving, connecting, sending, answering; or the command from start to end.
 LIMIT_S = 20
-# Of an answer, or of what a command prints on stderr, so many bytes are kept, and so many characters shown.
+# Bytes that are kept of an answer, or of a command's stderr, and characters that are shown.
 MOST_READ, MOST_SHOWN = 2000, 200
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -42,7 +42,7 @@ _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
 
 class NotNotifiedError(Exception):
-    """The receiver was not reached, or refused; the message is one sentence without any secret."""
+    """The receiver was not reached, or refused; the message is one sentence without secrets."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,14 +55,14 @@ class Receiver:
 
     @property
     def name(self) -> str:
-        """What it is called in a sentence: the webhook's host, or the program."""
+        """The receiver's name in a sentence: the webhook's host, or the program."""
         return str(urlsplit(self.url).hostname) if self.url else Path(self.words[0]).name
 
     def mask(self, text: str) -> str:
-        """Return the text without anything that may be secret of what the user gave."""
+        """Return the text without anything from the user's settings that may be secret."""
         given = [self.url, *_after_host(self.url)] if self.url else list(self.words[1:])
         given += [word for value in self.headers.values() for word in (value, *value.split())]
-        # Of the words of `sh -c '...'` a program there says one alone.
+        # A program in `sh -c '...'` may print any single word of it.
         parts = [part for word in self.words[1:] for part in re.split(r"[\s'\"=;|&<>()]+", word)]
         given += [*parts, *(each for part in parts for each in _after_host(part))]
         for value in sorted(given, key=len, reverse=True):
@@ -71,13 +71,13 @@ class Receiver:
 
 
 def receiver_of(variables: Mapping[str, Any], directory: Path) -> Receiver | None:
-    """Return whom a node's variables name, None where nobody; a command is looked for on PATH or from `directory`.
+    """Return the receiver in a node's variables, or None; a command is looked up on PATH or relative to `directory`.
 
-    Raises InputError with every problem, and with no value.
+    Raises InputError with every problem, but without the values.
     """
     given, problems = variables.get(NOTIFY), list[str]()
     headers = check_headers(NOTIFY_HEADERS, variables.get(NOTIFY_HEADERS), problems)
-    problems += [f"{NOTIFY_HEADERS}.{name} has to be ASCII." for name, value in headers.items() if not value.isascii()]
+    problems += [f"{NOTIFY_HEADERS}.{name} must be ASCII." for name, value in headers.items() if not value.isascii()]
     receiver = None
     if given is not None and not isinstance(given, str):
         problems.append(f"{NOTIFY} must be text: a URL or a command.")
@@ -96,13 +96,13 @@ def receiver_of(variables: Mapping[str, Any], directory: Path) -> Receiver | Non
 
 
 def _after_host(url: str) -> list[str]:
-    """Return what of a URL may be secret, whole and in its parts; the host is none."""
+    """Return what may be secret in a URL, whole and in parts: everything but the host."""
     path = url.partition("://")[2].partition("/")[2]
     return [path, *re.split(r"[/?&=]", path)]
 
 
 def notify(receiver: Receiver, verdict: bytes) -> None:
-    """Hand over the verdict, as JSON. Raises NotNotifiedError; it takes LIMIT_S seconds at most."""
+    """Send the verdict as JSON, within LIMIT_S seconds. Raises NotNotifiedError."""
     if receiver.url:
         _within_limit(lambda: _post(receiver, verdict), receiver)
     else:
@@ -139,7 +139,7 @@ def _words(given: str, directory: Path, problems: list[str]) -> tuple[str, ...]:
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Whoever redirects would be handed the headers for another server, and urllib sends no body again."""
+    """Follows no redirect: its target would get the headers for another server, and urllib does not resend the body."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -172,7 +172,7 @@ def _words_of(cause: object) -> str:
     if isinstance(cause, ssl.SSLCertVerificationError):
         return cause.verify_message
     if isinstance(cause, ssl.SSLError):
-        return f"no TLS connection came about ({cause.reason})"
+        return f"the TLS connection failed ({cause.reason})"
     if isinstance(cause, http.client.RemoteDisconnected):
         return "it closed the connection without an answer"
     if isinstance(cause, http.client.HTTPException):
@@ -181,7 +181,7 @@ def _words_of(cause: object) -> str:
 
 
 def _within_limit(post: Callable[[], None], receiver: Receiver) -> None:
-    """Call it in a thread: a time limit of sockets is for each read, and there is none for looking up a name."""
+    """Call in a thread: a socket's timeout is per read, and resolving a name has none."""
     ended: list[NotNotifiedError | None] = []
 
     def work() -> None:
@@ -189,7 +189,7 @@ def _within_limit(post: Callable[[], None], receiver: Receiver) -> None:
             post()
         except NotNotifiedError as error:
             ended.append(error)
-        except Exception as error:  # its text may hold what was given
+        except Exception as error:  # its text may contain secrets
             ended.append(NotNotifiedError(f"{receiver.name} could not be reached: {type(error).__name__}."))
         else:
             ended.append(None)
@@ -209,7 +209,7 @@ def _silent(receiver: Receiver) -> NotNotifiedError:
 def _run(receiver: Receiver, verdict: bytes) -> None:
     process, said = None, bytearray()
     try:
-        # A file: a command that does not read cannot make anybody wait for it to.
+        # A file rather than a pipe: a command that does not read cannot block the writer.
         with tempfile.TemporaryFile() as given, _ctrl_c_after():
             given.write(verdict)
             given.seek(0)
@@ -226,13 +226,13 @@ def _run(receiver: Receiver, verdict: bytes) -> None:
     except OSError as error:
         raise NotNotifiedError(f"{receiver.name} could not be started: {error.strerror}.") from None
     except subprocess.TimeoutExpired:
-        raise NotNotifiedError(f"{receiver.name} did not end within {LIMIT_S} s, and was ended.") from None
+        raise NotNotifiedError(f"{receiver.name} did not end within {LIMIT_S} s and was stopped.") from None
     finally:
         if process is not None and process.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    # What it left running may hold its stderr open.
+    # Processes that it left running may hold its stderr open.
     reading.join(1)
     if code != 0:
         last = bytes(said).decode("utf-8", "replace").strip().rpartition("\n")[2]
@@ -242,7 +242,7 @@ def _run(receiver: Receiver, verdict: bytes) -> None:
 
 @contextmanager
 def _ctrl_c_after() -> Iterator[None]:
-    """Have Ctrl-C wait for the end of this: amid the start of a process, nobody would know the process to end."""
+    """Delay Ctrl-C until the end of this block: during the start of a process, that process would be left running."""
     came: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
     try:
@@ -254,7 +254,7 @@ def _ctrl_c_after() -> Iterator[None]:
 
 
 def _keep_end(stream: IO[bytes] | None, said: bytearray) -> None:
-    """Read to the end, and keep the last bytes: whoever prints much is not to wait for a reader."""
+    """Read to the end and keep the last bytes, so that a program that prints much is not blocked."""
     with suppress(OSError, ValueError):
         while stream is not None and (chunk := os.read(stream.fileno(), 1 << 16)):
             said += chunk

@@ -1,4 +1,4 @@
-"""All nodes as one system (`benchmark_system: cluster`): if they can be, where they serve, what the driver is asked."""
+"""All nodes as one system (`benchmark_system: cluster`): whether they fit, where they serve, the driver's order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from benchmark.words import plural
 CLUSTER, SERVED = "cluster", "endpoint"
 CONTROLLER = "the controller"
 DRIVER_REQUIREMENTS = "requirements-driver.txt"
-# What the driver itself is asked, whatever its node is: it loads nothing and computes on no GPU.
+# The driver's own settings, whatever its node's: it loads nothing and computes on no GPU.
 _DRIVERS = {
     "benchmark_engine": SERVED,
     "benchmark_engine_options": {},
@@ -33,12 +33,12 @@ _DRIVERS = {
 
 
 def is_system(resolved: Mapping[str, ResolvedSettings]) -> bool:
-    """Return whether the nodes are one system."""
+    """Return whether the nodes form one system."""
     return any(asked.settings.benchmark_system == CLUSTER for asked in resolved.values())
 
 
 def system_problems(resolved: Mapping[str, ResolvedSettings], hosts: Mapping[str, str]) -> Iterator[str]:
-    """Yield why the nodes cannot be one system, a sentence each; nothing where they are none."""
+    """Yield a sentence for each reason that the nodes cannot be one system, if they are to be one."""
     if not is_system(resolved):
         return
     for name in SYSTEM_WIDE:
@@ -50,7 +50,7 @@ def system_problems(resolved: Mapping[str, ResolvedSettings], hosts: Mapping[str
     for (host, port), nodes in by_port.items():
         if len(nodes) > 1:
             yield (
-                f"{some(nodes)} are to serve at the same place, {host} port {port}: set benchmark_serve_address or "
+                f"{some(nodes)} would serve at the same address, {host} port {port}: set benchmark_serve_address or "
                 "benchmark_serve_port of each."
             )
     least = next(iter(resolved.values())).settings.benchmark_min_nodes
@@ -60,7 +60,7 @@ def system_problems(resolved: Mapping[str, ResolvedSettings], hosts: Mapping[str
             "of this play could serve: nothing would be measured. Lower it, or name more nodes."
         )
     if DRIVER in resolved:
-        yield f"benchmark_system is cluster, and a node is called {DRIVER}, as the run's own driver is: rename it."
+        yield f"benchmark_system is cluster, and a node is called {DRIVER}, like the run's own driver: rename it."
     driver = next(iter(resolved.values())).settings.benchmark_driver
     if driver and driver not in resolved:
         yield f"benchmark_driver is {driver}, which is no node of this play: name one of gpu_nodes, or leave it empty."
@@ -74,23 +74,23 @@ def _unlike(name: str, values: Mapping[str, Any]) -> Iterator[str]:
         nodes_by_value.setdefault(repr(value), []).append(node)
     if len(nodes_by_value) > 1:
         words = "; ".join(f"{value} [{some(nodes)}]" for value, nodes in nodes_by_value.items())
-        yield f"benchmark_system is cluster, and {name} differs between nodes, which are one system: {words}."
+        yield f"benchmark_system is cluster, and {name} differs between the nodes of the system: {words}."
 
 
 def _controllers(asked: ResolvedSettings) -> Iterator[str]:
-    """Yield what the controller lacks to be the driver."""
+    """Yield what the controller lacks in order to be the driver."""
     needed = {"aiohttp": "aiohttp", "psutil": "psutil"}
     if asked.profile.scenario == "loadgen":
         needed["mlperf_loadgen"] = "mlcommons-loadgen"
     lacking = [package for module, package in needed.items() if importlib.util.find_spec(module) is None]
     if lacking:
         yield (
-            f"The controller is to drive (benchmark_driver is empty), and its Python lacks {', '.join(lacking)}: pip "
+            f"The controller is the driver (benchmark_driver is empty), and its Python lacks {', '.join(lacking)}: pip "
             f"install -r {DRIVER_REQUIREMENTS}, or set benchmark_driver to a node."
         )
     if not (Path(sys.prefix) / "bin" / "python").exists():
         yield (
-            f"The controller is to drive (benchmark_driver is empty), and there is no {sys.prefix}/bin/python: run "
+            f"The controller is the driver (benchmark_driver is empty), and there is no {sys.prefix}/bin/python: run "
             "ansible-playbook from a virtual environment, or set benchmark_driver to a node."
         )
 
@@ -108,19 +108,19 @@ def places_of(resolved: Mapping[str, ResolvedSettings], hosts: Mapping[str, str]
 
 
 def link_local(places: Iterable[ServerPlace]) -> Iterator[str]:
-    """Yield which places others would look for on their own link."""
+    """Yield a sentence for each address that is link-local, and so means another host on other machines."""
     for place in places:
         with suppress(ValueError):  # a name
             address = ipaddress.ip_address(place.host)
             if address.version == 6 and address.is_link_local:
                 yield (
-                    f"{place.node} is to be reached at {place.host}, which means something else on every machine: set "
+                    f"{place.node} would be reached at {place.host}, which means something else on every machine: set "
                     "benchmark_serve_address to an address of the node that is not link-local."
                 )
 
 
 def system_of(resolved: Mapping[str, ResolvedSettings], hosts: Mapping[str, str]) -> System | None:
-    """Return the system that the nodes are, and what its driver is asked; None: each is one by itself."""
+    """Return the system that the nodes form, with its driver's order; None if each node is a system of its own."""
     if not is_system(resolved):
         return None
     places = places_of(resolved, hosts)
@@ -137,9 +137,9 @@ def system_of(resolved: Mapping[str, ResolvedSettings], hosts: Mapping[str, str]
 
 
 def _on_controller(asked: Settings) -> dict[str, Any]:
-    """Return the settings of a driver that is no node: its Python is the one that ansible-playbook runs in.
+    """Return the settings of a driver that is not a node: it uses the Python that ansible-playbook runs in.
 
-    What it measures lies beside the results until it has ended.
+    Its files are beside the results until it has ended.
     """
     default = Settings()
     return {
@@ -151,22 +151,22 @@ def _on_controller(asked: Settings) -> dict[str, Any]:
 
 
 def patience_of_system_s(resolved: Collection[ResolvedSettings]) -> int:
-    """Return how long each of a system waits for the others, in seconds: until all are loaded, and the driver is."""
+    """Return how many seconds each part of a system waits until all nodes, and the driver, have loaded."""
     return 2 * max(asked.settings.benchmark_sync_timeout_s for asked in resolved) + GRACE_S + len(resolved)
 
 
 def limit_of_system_s(resolved: Collection[ResolvedSettings]) -> int:
-    """Return the time limit on a node of a system, in seconds: it serves until the driver has measured."""
+    """Return the time limit of a system's node, in seconds: it serves until the driver has measured."""
     measures_s = max(asked.settings.benchmark_timeout_s for asked in resolved)
     return patience_of_system_s(resolved) + measures_s + repeats_s(resolved)
 
 
 def where(system: System) -> str:
-    """Return where the driver is, in words."""
+    """Return in words where the driver runs."""
     return system.driver or CONTROLLER
 
 
 def run_of_driver(run: RunRecord, system: System) -> RunRecord:
-    """Return the run as if the driver were its only node: what its files are held against."""
+    """Return the run as if the driver were its only node, for checking the driver's files."""
     attempts = tuple(attempt.model_copy(update={"nodes": (DRIVER,)}) for attempt in run.attempts)
     return run.model_copy(update={"nodes": {DRIVER: system.resolved}, "attempts": attempts})

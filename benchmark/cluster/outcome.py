@@ -1,4 +1,4 @@
-"""How a run of the playbook ended, for a machine: what its files say, and what they cannot say."""
+"""How a run of the playbook ended, for programs: from its files, and from what is in no file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ Policy = Literal["strict", "nodes"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """`run` and `result` are absent where no run was opened.
+    """How a run ended. `run` and `result` are absent if no run was opened.
 
-    `broke` says, in sentences, why the playbook did not come to its end as it should; empty where it did. `refused`:
-    because of what it was given, before any node was touched. `against_baseline`: what changed, or why that cannot be
-    reported; empty where there is no baseline.
+    `broke`: why the playbook did not end normally, in sentences; empty if it did. `refused`: it broke because of its
+    input, before any node was touched. `against_baseline`: the change, or why it is unknown; empty without a baseline.
     """
 
     run: RunRecord | None = None
@@ -36,10 +35,10 @@ class Outcome:
         return "VALID" if self.result.verdict.valid else "INVALID"
 
     def exit_code(self, policy: Policy) -> int:
-        """Return what `python3 -m benchmark ci` ends with.
+        """Return the exit code of `python3 -m benchmark ci`.
 
-        `strict`: a node that failed, or an invalid verdict, is EXIT_INVALID. `nodes`: only a node that failed is. A
-        run that broke or was interrupted is RunError's.
+        `strict`: EXIT_INVALID if a node failed or the verdict is invalid; `nodes`: only if a node failed. A run that
+        broke or was interrupted has RunError's code.
         """
         if self.refused:
             return InputError.exit_code

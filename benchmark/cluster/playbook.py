@@ -1,4 +1,4 @@
-"""Run playbooks/benchmark.yml through ansible-runner and listen: its output, the run that it opened, its end."""
+"""Run playbooks/benchmark.yml through ansible-runner, and collect its output, the run that it opened, and its end."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from benchmark.cluster.utf8_locale import utf8_locale
 CHECKOUT = Path(__file__).resolve().parents[2]
 PLAYBOOK = "playbooks/benchmark.yml"
 ANSIBLE_PLAYBOOK = "ansible-playbook"
-# Of the environment: how ansible-playbook is to be called where its name alone does not do.
+# Environment variable: the path of ansible-playbook if it is not on PATH.
 CALLED_AS = "LLM_BENCHMARK_ANSIBLE_PLAYBOOK"
-# The task that opens the run. It comes before any node is asked, so no node's output can pose as it.
+# The task that opens the run. It runs before any node is contacted, so no node's output can fake it.
 OPENS = "benchmark_open"
-# Of messages of failed tasks that are kept, and of lines of the output.
+# Most messages of failed tasks, and lines of the output, that are kept.
 MAX_TOLD = 10
 
 
 @dataclass
 class Listener:
-    """Gets ansible-runner's events one by one. Who says something first is believed: nothing overrides it later."""
+    """Receives ansible-runner's events one by one. The first value counts: later events do not override it."""
 
     keep_events: bool = False
     run_dir: Path | None = None
@@ -41,13 +41,13 @@ class Listener:
     failures: list[str] = field(default_factory=list)
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_TOLD))
     interrupts: list[int] = field(default_factory=list)
-    """The signals that came."""
+    """The signals that were received."""
 
     def event(self, event: dict[str, Any]) -> bool:
-        """Show the event's text and remember what it tells; return whether runner is to keep it in a file."""
+        """Show the event's text and record what it says; return whether runner shall keep it in a file."""
         if text := str(event.get("stdout") or "").replace("\r\n", "\n"):
             self.tail.extend(line for line in text.splitlines() if line.strip())
-            # Neither a terminal of few characters nor a reader that is gone is a reason to leave the nodes alone.
+            # A terminal with a small character set, or a reader that is gone, must not end the run.
             encoding = sys.stdout.encoding or "utf-8"
             with suppress(OSError):
                 print(text.encode(encoding, "replace").decode(encoding), flush=True)
@@ -63,16 +63,16 @@ class Listener:
         return self.keep_events
 
     def interrupt(self, number: int, *_: Any) -> None:
-        """Hand the first Ctrl-C, or termination, on to ansible-playbook: it has a session of its own."""
+        """Forward the first Ctrl-C, or termination, to ansible-playbook, which has its own session."""
         self.interrupts.append(number)
         if self.pid is not None and len(self.interrupts) == 1:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def give_up(self) -> bool:
-        """Tell runner to kill: nothing was started that could end by itself, or it was asked for the same twice.
+        """Tell runner to kill: nothing was started that could end by itself, or the same signal came twice.
 
-        A CI system that cancels a job sends SIGINT and some seconds later SIGTERM: that is being asked once.
+        A CI system that cancels a job sends SIGINT, and SIGTERM some seconds later: that counts as one request.
         """
         again = len(set(self.interrupts)) < len(self.interrupts)
         return again or (bool(self.interrupts) and self.pid is None)
@@ -80,17 +80,17 @@ class Listener:
 
 @dataclass(frozen=True)
 class Played:
-    """How it ended. `code` is ansible-playbook's exit code; `run_dir` is absent where no run was opened."""
+    """How the playbook ended. `code`: ansible-playbook's exit code; `run_dir`: absent if no run was opened."""
 
     code: int
     run_dir: Path | None
     reported: tuple[str, ...]
-    """What failed tasks said; else the output's last lines."""
+    """Messages of failed tasks, or else the last lines of the output."""
     interrupted: bool
 
 
 def play(words: Sequence[str], artifacts: Path | None = None) -> Played:
-    """Run the checkout's playbook with further words of ansible-playbook's command line; show its output as it comes.
+    """Run the checkout's playbook with additional arguments for ansible-playbook, showing its output as it comes.
 
     `artifacts`: where runner leaves its events and the output; nowhere by default. Host keys are checked, whatever
     the environment says.
@@ -116,26 +116,26 @@ def play(words: Sequence[str], artifacts: Path | None = None) -> Played:
 
 
 def _environment() -> dict[str, str]:
-    """Return what differs from this process's environment."""
+    """Return the changes to this process's environment."""
     changes = {
         **utf8_locale(),
-        # ansible-runner switches it off where nobody says so.
+        # ansible-runner switches it off by default.
         "ANSIBLE_HOST_KEY_CHECKING": "True",
-        # Runner replaces ansible.cfg's directory of callbacks by its own, and adds it to this.
+        # Runner replaces ansible.cfg's callback directory with its own, which it appends to this variable.
         "ANSIBLE_CALLBACK_PLUGINS": str(CHECKOUT / "plugins/callback"),
-        # ansible-playbook lies beside this Python, in an activated environment or not.
+        # ansible-playbook is beside this Python, whether or not the environment is activated.
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
     }
     beside = str(Path(sys.executable).with_name(ANSIBLE_PLAYBOOK))
     if shutil.which(ANSIBLE_PLAYBOOK) != beside:
-        changes[CALLED_AS] = beside  # for the command to run it again: whose shell takes it has not this PATH
+        changes[CALLED_AS] = beside  # for the command to run it again, in a shell without this PATH
     if not sys.stdout.isatty() and "ANSIBLE_FORCE_COLOR" not in os.environ:
         changes["ANSIBLE_NOCOLOR"] = "True"  # runner gives it a terminal, whatever ours is
     return changes
 
 
 def _forget_the_environment(status: dict[str, Any], runner_config: Any) -> None:
-    """Remove the file in which runner keeps the command with its whole environment: HF_TOKEN may be in it."""
+    """Remove runner's file with the command and its whole environment, which may contain HF_TOKEN."""
     if status["status"] == "running":
         Path(runner_config.artifact_dir, "command").unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Judge what roles/preflight/files/probe.sh reported of a node: every problem, each a sentence with its remedy."""
+"""Judge what roles/preflight/files/probe.sh reported of a node: a sentence with a remedy for every problem."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ MIN_PYTHON = (3, 10)
 
 @dataclass(frozen=True)
 class EngineNeeds:
-    """What an engine that is provisioned asks of a node.
+    """What a provisioned engine requires of a node.
 
-    `locked`: it is the version that this checkout locks, and what that takes is known; `gpus`: for one copy.
+    `locked`: its version is the one that this checkout locks, so its requirements are known; `gpus`: for one copy.
     """
 
     engine: ProvisionedEngine
@@ -26,12 +26,12 @@ class EngineNeeds:
     locked: bool
     gpus: int = 1
     existing: str = ""
-    """The directory of the environment that exists and is only looked at; empty: one is made."""
+    """The directory of an existing environment, which is only checked; empty: one is made."""
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a run asks of a node. Sizes in GB (10^9 bytes); `weights_gb` 0: no weights are to be brought there."""
+    """What a run requires of a node. Sizes in GB (10^9 bytes); `weights_gb` 0: no weights need to be downloaded."""
 
     device: str
     python: str
@@ -41,12 +41,12 @@ class Needs:
     weights_gb: float
     engine: EngineNeeds | None = None
     absent_model: str = ""
-    """A hub's model that nothing brings there, so that it has to be there; empty: there is none."""
+    """A hub's model that is not downloaded, so that it must exist; empty: none."""
     gpus: Wanted = field(default_factory=Wanted)
     existing: str = ""
-    """The directory of the environment that exists and is only looked at; empty: one is made."""
+    """The directory of an existing environment, which is only checked; empty: one is made."""
     trace: str = ""
-    """The file that the dataset `trace` is to replay; empty: another dataset is asked for."""
+    """The file that the dataset `trace` replays; empty: another dataset is used."""
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Probe:
 
     @classmethod
     def parse(cls, text: str) -> Probe:
-        """Read "key<TAB>value" lines; other lines (a login message) are passed over."""
+        """Read "key<TAB>value" lines; other lines (a login message) are skipped."""
         probe = cls()
         for line in text.splitlines():
             key, tab, value = line.partition("\t")
@@ -69,7 +69,7 @@ class Probe:
 
     @property
     def hung(self) -> dict[str, str]:
-        """The parts of the probe that did not end, and the command at which they were."""
+        """The parts of the probe that did not end, and the command at which each was stuck."""
         return dict(line.partition(" ")[::2] for line in self.many.get("hung", []))
 
     @property
@@ -88,7 +88,7 @@ def gpus(probe: Probe) -> list[dict[str, str]]:
 
 
 def unchecked(probe: Probe) -> tuple[str, ...]:
-    """Return what nvidia-smi there does not know of: whether a GPU is sick by that, nobody has seen."""
+    """Return the fields that nvidia-smi there does not know: faults that they show were not checked."""
     if "gpu_fields" not in probe.values or not probe.listing.gpus:
         return ()
     asked = probe.values["gpu_fields"].split(",")
@@ -97,7 +97,7 @@ def unchecked(probe: Probe) -> tuple[str, ...]:
 
 
 def warnings(probe: Probe, needs: Needs) -> list[str]:
-    """Return what is to be known of the node though it is fit, a sentence each."""
+    """Return warnings about a node that is fit, a sentence each."""
     if needs.device != "cuda":
         return []
     return [*_judged(probe, needs).warnings, *(_old_driver(probe, needs.engine) if needs.engine else [])]
@@ -106,17 +106,17 @@ def warnings(probe: Probe, needs: Needs) -> list[str]:
 def _judged(probe: Probe, needs: Needs) -> Judged:
     wanted = needs.gpus
     if wanted.visible is None:
-        # The run inherits what the node's login sets.
+        # The run inherits the environment of the node's login.
         wanted = replace(wanted, visible=probe.values.get("visible_devices"))
     return judge(probe.listing, probe.values.get("gpu_status", ""), probe.many.get("pci_gpu", []), wanted)
 
 
 def problems(probe: Probe, needs: Needs) -> list[str]:
-    """Return everything that keeps the node from running, or nothing."""
+    """Return every problem that keeps the node from running."""
     hung = probe.hung
     existing = "python_env_dir" if needs.existing else ""
     found = [hung_words(command, existing) for command in dict.fromkeys(hung.values())]
-    # Of a part that hung the rest is not known: it is no further problem.
+    # The rest of a part that hung is unknown, and not reported as a further problem.
     found += [] if "env" in hung else _python(probe, needs)
     found += [] if "engine_env" in hung or needs.engine is None else _engine(probe, needs.engine)
     found += [] if "model" in hung else _model(probe, needs)
@@ -128,7 +128,7 @@ def problems(probe: Probe, needs: Needs) -> list[str]:
     judged = _judged(probe, needs) if needs.device == "cuda" and "gpu" not in hung else None
     if needs.engine and judged and 0 < judged.usable < needs.engine.gpus:
         found.append(
-            f"{needs.engine.engine.title} is to spread over {needs.engine.gpus} GPUs of this node "
+            f"{needs.engine.engine.title} needs {needs.engine.gpus} GPUs of this node "
             f"(tensor_parallel_size x pipeline_parallel_size), and it has {judged.usable}."
         )
     if missing := probe.many.get("missing_program"):
@@ -139,17 +139,17 @@ def problems(probe: Probe, needs: Needs) -> list[str]:
 def hung_words(command: str, existing: str = "") -> str:
     """Return a sentence for a command of the probe that did not end.
 
-    `existing`: the setting that names the environment which is only looked at; empty: one is made.
+    `existing`: the setting that names an existing environment; empty: one is made.
     """
     remedy = (
-        "a disk does not answer there (a network disk whose server is gone?): mount it anew, or set another directory"
+        "a disk does not answer there (a network disk whose server is gone?): mount it again, or set another directory"
     )
     if command.startswith(("nvidia-smi", "a look at /sys/")):
-        remedy = "the NVIDIA driver or a GPU hangs: look at dmesg for XID errors; mostly only a restart helps"
+        remedy = "the NVIDIA driver or a GPU hangs: look at dmesg for XID errors; usually only a restart helps"
     elif not command.startswith(("df ", "a look at ")):
         other = f"{existing} to another environment" if existing else "python_env_python to another interpreter"
         remedy = f"try it on the node, or set {other}"
-    return f"The node answers, but there {command} gives no answer: {remedy}."
+    return f"The node answers, but {command} hangs there: {remedy}."
 
 
 def _python(probe: Probe, needs: Needs) -> list[str]:
@@ -159,7 +159,7 @@ def _python(probe: Probe, needs: Needs) -> list[str]:
         return _existing("python_env", needs.existing, needs.python, version)
     if not version:
         return [f"There is no Python: {needs.python} does not start. Install Python {wanted} or newer, or set "
-                "python_env_python to one that is there."]  # fmt: skip
+                "python_env_python to an existing one."]  # fmt: skip
     if _numbers(version) < MIN_PYTHON:
         return [f"{needs.python} is Python {version}; {wanted} or newer is needed: set python_env_python to one."]
     if "venv" not in probe.values and "env_present" not in probe.values:
@@ -169,14 +169,14 @@ def _python(probe: Probe, needs: Needs) -> list[str]:
 
 
 def _existing(role: str, directory: str, python: str, version: str) -> list[str]:
-    """Return why there is no Python to be used in an environment that is to exist; its packages the role looks at."""
-    named = f"{role}_manage is false, so {role}_dir has to name an environment that exists"
+    """Return why an environment that must exist has no usable Python; the role checks its packages."""
+    named = f"{role}_manage is false, so {role}_dir must name an existing environment"
     if not version:
-        return [f"{named}, and in {directory} there is no Python that starts ({python}): set {role}_dir to one."]
+        return [f"{named}, and {directory} has no Python that starts ({python}): set {role}_dir to one."]
     if _numbers(version) < MIN_PYTHON:
         wanted = ".".join(map(str, MIN_PYTHON))
         return [
-            f"{named}, and {python} is Python {version}; {wanted} or newer is needed: set {role}_dir to such a one."
+            f"{named}, and {python} is Python {version}; {wanted} or newer is needed: set {role}_dir to another one."
         ]
     return []
 
@@ -192,7 +192,7 @@ def _engine(probe: Probe, needs: EngineNeeds) -> list[str]:
         )
     elif needs.locked and not lock.oldest_python <= _numbers(version) < lock.below_python:
         found.append(
-            f"{needs.python} is Python {version}, and {title} takes Python {lock.pythons[0]} to {lock.pythons[-1]}: "
+            f"{needs.python} is Python {version}, and {title} needs Python {lock.pythons[0]} to {lock.pythons[-1]}: "
             f"set {name}_python to one."
         )
     elif "engine_venv" not in probe.values and "engine_env_present" not in probe.values:
@@ -200,7 +200,7 @@ def _engine(probe: Probe, needs: EngineNeeds) -> list[str]:
     machine, libc = probe.values.get("machine", ""), probe.values.get("libc", "")
     if needs.locked and (machine != lock.machine or not libc.startswith("glibc ") or _numbers(libc[6:]) < lock.glibc):
         found.append(
-            f"This node is {machine} with {libc or 'another C library'}, and the {title} that is locked is for "
+            f"This node is {machine} with {libc or 'another C library'}, and the locked {title} is for "
             f"{lock.machine} with glibc {'.'.join(map(str, lock.glibc))} or newer: set {name}_requirements to a file "
             f"that pins {title} and what it needs there."
         )
@@ -208,14 +208,14 @@ def _engine(probe: Probe, needs: EngineNeeds) -> list[str]:
 
 
 def _old_driver(probe: Probe, needs: EngineNeeds) -> list[str]:
-    """Return a warning where the driver is older than the build asks for: NVIDIA's compatibility package may help."""
+    """Return a warning if the driver is too old for the build; NVIDIA's compatibility package may still help."""
     oldest, name = needs.engine.lock.oldest_driver, needs.engine.name
     old = {gpu["driver"] for gpu in gpus(probe) if (0,) < _numbers(gpu["driver"])[:1] < (oldest,)}
     if not needs.locked or not old:
         return []
     return [
-        f"The NVIDIA driver is {', '.join(sorted(old))}, and the {needs.engine.title} that is locked is built for "
-        f"{oldest} or newer. Where it does not start: install a newer driver, or set {name}_requirements to a file "
+        f"The NVIDIA driver is {', '.join(sorted(old))}, and the locked {needs.engine.title} is built for "
+        f"{oldest} or newer. If it does not start: install a newer driver, or set {name}_requirements to a file "
         "that pins its build for an older CUDA."
     ]
 
@@ -249,11 +249,11 @@ def _disk(probe: Probe, needs: Needs) -> list[str]:
     for key, present, gb, where in wanted:
         if key in probe.hung:
             continue
-        # What is there, another user's too, is only read; whether it is complete is for the role to see.
+        # Existing files, also another user's, are only read; the role checks whether they are complete.
         if present in probe.values:
             continue
         if unwritable := probe.values.get(f"{key}_unwritable"):
-            found.append(f"{unwritable} is not writable for this user, and {where} would go there.")
+            found.append(f"{unwritable} is not writable by this user, and {where} would go there.")
         disk, _, kilobytes = probe.values.get(f"{key}_disk", "").rpartition(" ")
         if not kilobytes.isdigit():
             found.append(f"The free space for {where} is unknown: df failed there.")

@@ -1,4 +1,4 @@
-"""What preflight found on each node, as a table: shown also when all is well."""
+"""A table of what preflight found on each node, also shown if there is no problem."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from benchmark.cluster.preflight import Probe, gpus, unchecked
 from benchmark.text.columns import clean, columns, left
 
 HEADS = ("Node", "GPUs", "Driver", "Python", "Free for the environment", "Free for the model", "Clock")
-# So many nodes have a row each; of more, those that are alike share one.
+# Up to this many nodes have a row each; with more, like nodes share one.
 EACH = 16
 UNKNOWN = "?"
 
 
 @dataclass(frozen=True)
 class Found:
-    """What was found on a node: free disk in GB (1e9 bytes), how many seconds its clock is ahead; None: not seen."""
+    """What was found on a node: free disk in GB (1e9 bytes), seconds that its clock is ahead; None: not seen."""
 
     gpus: str
     driver: str
@@ -27,13 +27,13 @@ class Found:
     cache_gb: float | None
     clock_s: float | None
     unchecked: tuple[str, ...] = ()
-    """Fields of nvidia-smi by which a GPU may be sick, and that the driver there does not know."""
+    """Fields of nvidia-smi that may show a fault of a GPU but that the driver there does not know."""
 
 
 def found(probe: Probe, device: str, clock_s: float | None) -> Found:
-    """Return what a node's probe says; `device`: cuda, or cpu, where no GPU is looked for."""
+    """Return a node's row from its probe; `device`: cuda, or cpu, for which GPUs are ignored."""
     there = gpus(probe)
-    # Of memory that CPU and GPU share nvidia-smi tells no size.
+    # nvidia-smi reports no size for memory that CPU and GPU share.
     counts = Counter(g["name"] + (f", {g['memory_mib']} MiB" if g["memory_mib"].isdecimal() else "") for g in there)
     names = "; ".join(f"{count} x {name}" for name, count in counts.items())
     return Found(
@@ -48,7 +48,7 @@ def found(probe: Probe, device: str, clock_s: float | None) -> Found:
 
 
 def table(nodes: Mapping[str, Found]) -> list[str]:
-    """Return the table's lines; of many nodes, those with the same GPUs, driver and Python in one row."""
+    """Return the table's lines; many nodes share rows by GPUs, driver and Python."""
     if not nodes:
         return []
     rows = [HEADS, *(_row(names, [nodes[name] for name in names]) for names in _groups(nodes))]
@@ -93,7 +93,7 @@ def _clock(values: Sequence[float | None]) -> str:
     if not known:
         return UNKNOWN
     furthest = max(known, key=abs)
-    # To the second: the answer was on its way for a part of one.
+    # Only to the second: the answer took part of one to arrive.
     return "same" if abs(furthest) < 1 else f"{furthest:+,.0f} s"
 
 

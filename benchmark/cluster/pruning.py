@@ -1,7 +1,6 @@
-"""Which stored runs are old enough to go, and why others stay that are as old; and their removal.
+"""Choose stored runs that are old enough to be removed, explain why other old ones stay, and remove them.
 
-Only what is certainly a run of this program is ever touched: a directory of this user, no link, called as its run.json
-says.
+Only what is certainly a run of this program is touched: a directory of this user, not a link, named as in its run.json.
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ from benchmark.locks import take
 from benchmark.records import RunRecord
 from benchmark.rundir import NODES, RESULT_FILE, read_run
 
-# Run ids that are never removed, one a line, beside the runs.
+# File beside the runs with run ids that are never removed, one per line.
 PINNED = "pinned.txt"
-# What a removal renames a run to first: then nobody takes it for one, and the next prune ends what was cut short.
+# A removal first renames the run to this: it is no longer taken for a run, and the next prune finishes the job.
 ASIDE = ".pruned-"
 RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[\w.-]+")
-# A run without a summary may still measure somewhere, or be resumed: benchmark_timeout_s is seven days at most.
+# A run without a summary may still be measuring, or be resumed: benchmark_timeout_s is at most seven days.
 UNFINISHED_S = 8 * 86400
 
-# What has to be equal for two figures to be of one kind: settings and hardware, GPUs, rate.
+# What must be equal for two figures to be of one kind: settings and hardware, GPUs, rate.
 _Kind = tuple[tuple[tuple[str, str], ...], int, str]
 
 
@@ -47,36 +46,36 @@ class Stored:
 
     directory: Path
     run: RunRecord | None
-    """None: what a removal that was cut short left."""
+    """None: the remains of an interrupted removal."""
     age_s: float
 
     @property
     def name(self) -> str:
-        """The run's id."""
+        """The run id."""
         return self.directory.name.removeprefix(ASIDE)
 
     @cached_property
     def size(self) -> int:
-        """What its removal frees, in bytes."""
+        """The bytes that its removal frees."""
         return _size(str(self.directory))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What goes, the oldest first; why others stay that are as old, by run id; and what is no run of this user."""
+    """The runs to remove, oldest first; why other old ones stay, by run id; entries that are not this user's runs."""
 
     goes: tuple[Stored, ...]
     stays: dict[str, str]
     young: int
     """How many runs stay because they are recent."""
     foreign: dict[str, str]
-    """What lies in the results directory as runs do and is left alone, by name, and why."""
+    """Entries of the results directory that look like runs but are left alone, and why."""
 
 
 def plan(results: Path, keep: int | None, older_s: int | None, never: Collection[str] = ()) -> Plan:
-    """Return what is to go: the runs that are not among the `keep` newest and older than `older_s`, where given.
+    """Return the runs to remove: not among the `keep` newest and older than `older_s`, where given.
 
-    Raises InputError where a run of `never` is not there, or where baselines or pinned runs cannot be read.
+    Raises InputError if a run in `never` does not exist, or baselines or pinned runs cannot be read.
     """
     if not results.is_dir():
         raise InputError(f"{results}: there is no such directory.")
@@ -94,9 +93,9 @@ def plan(results: Path, keep: int | None, older_s: int | None, never: Collection
 
 
 def remove(stored: Stored) -> int:
-    """Remove a run and return what that freed, in bytes; whoever looks sees all of it, or nothing.
+    """Remove a run and return the bytes that this freed; other processes see all of the run, or nothing.
 
-    What another prune removes meanwhile is gone as well. Raises InputError where the run goes on, OSError.
+    Files that another prune removes meanwhile count as removed. Raises InputError if the run is in progress; OSError.
     """
     aside = stored.directory
     if not aside.is_dir():
@@ -117,14 +116,14 @@ def remove(stored: Stored) -> int:
 
 
 def why_in_use(stored: Stored) -> str:
-    """Return why a run may still go on; empty: it does not."""
+    """Return why a run may still be in progress; empty if it is not."""
     run = stored.run
     if run is None:
         return ""
     if leader := leader_of(run):
-        return f"it goes on, under process {leader.pid} on this machine"
+        return f"it is in progress, under process {leader.pid} on this machine"
     if not (stored.directory / RESULT_FILE).is_file() and stored.age_s < UNFINISHED_S:
-        return "it has no summary, and nodes may still measure: resume it, or wait until it is 8 days old"
+        return "it has no summary, and nodes may still be measuring: resume it, or wait until it is 8 days old"
     with ExitStack() as stack:
         for node in run.nodes:
             try:
@@ -133,12 +132,12 @@ def why_in_use(stored: Stored) -> str:
                 continue
             stack.callback(os.close, descriptor)
             if take(descriptor) == "busy":
-                return f"a process works on what {node} measured"
+                return f"a process is working on the files of {node}"
     return ""
 
 
 def _named(results: Path, never: Collection[str]) -> dict[str, str]:
-    """Return the runs that somebody named, and how."""
+    """Return the runs that are kept by name, and why."""
     named = {}
     for name in never:
         named[find_run(results, name).name] = "--never names it"
@@ -148,7 +147,7 @@ def _named(results: Path, never: Collection[str]) -> dict[str, str]:
     for name, baselines in read_baselines(results).names.items():
         named |= {one.run_id: f"it is the baseline {name!r}" for one in baselines.values()}
     if (results / "latest").is_symlink():
-        named[(results / "latest").resolve().name] = "latest leads to it"
+        named[(results / "latest").resolve().name] = "latest points to it"
     return named
 
 
@@ -159,9 +158,9 @@ def _stored(results: Path, foreign: dict[str, str]) -> Iterator[Stored]:
             continue
         seen = entry.stat(follow_symlinks=False)
         if not stat.S_ISDIR(seen.st_mode):
-            foreign[entry.name] = "it is a link" if entry.is_symlink() else "it is no directory"
+            foreign[entry.name] = "it is a link" if entry.is_symlink() else "it is not a directory"
         elif seen.st_uid != os.geteuid():
-            foreign[entry.name] = f"it is of the user {_user(seen.st_uid)}"
+            foreign[entry.name] = f"it belongs to the user {_user(seen.st_uid)}"
         elif cut_short:
             yield Stored(Path(entry.path), None, 0)
         else:
@@ -189,14 +188,14 @@ class _Row(msgspec.Struct):
 
 
 class _Result(msgspec.Struct):
-    """Of a ClusterResult what tells its kinds: a thousand of them are read, each with hundreds of nodes."""
+    """The fields of a ClusterResult that determine its kinds: a thousand results with hundreds of nodes are read."""
 
     nodes: list[_Row]
     groups: list[_Group]
 
 
 def _newest_of_their_kinds(runs: list[Stored]) -> dict[str, str]:
-    """Return the newest run of each kind; `runs` are in the order of their age, the oldest first."""
+    """Return the newest run of each kind; `runs` are sorted, oldest first."""
     newest: dict[_Kind, str] = {}
     named = {}
     for one in runs:
@@ -208,7 +207,7 @@ def _newest_of_their_kinds(runs: list[Stored]) -> dict[str, str]:
             newest |= dict.fromkeys(_kinds(msgspec.json.decode(text, type=_Result)), one.name)
         except (InputError, msgspec.MsgspecError):
             named[one.name] = f"its {RESULT_FILE} cannot be read, so it may be the newest of its kind"
-    return named | dict.fromkeys(newest.values(), "no newer run is like it in settings and hardware")
+    return named | dict.fromkeys(newest.values(), "no newer run has the same settings and hardware")
 
 
 def _kinds(result: _Result) -> Iterator[_Kind]:
@@ -218,7 +217,7 @@ def _kinds(result: _Result) -> Iterator[_Kind]:
 
 
 def _size(path: str) -> int:
-    """Return what the removal of a directory frees, in bytes: a file with another name elsewhere frees nothing."""
+    """Return the bytes that removing a directory frees: a file with another hard link frees nothing."""
     size = os.lstat(path).st_blocks * 512
     try:
         for entry in os.scandir(path):

@@ -1,6 +1,6 @@
-"""The repeats of a run: each of all nodes together, and the median one, which every other figure is taken from.
+"""The repeats of a run, each of all nodes together, and the median repeat, which all other figures are of.
 
-Figures of different repeats are never mixed: window, metrics, verdict and times of every node are those of one repeat.
+Figures of different repeats are never mixed: window, metrics, verdict and times of every node are of one repeat.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from benchmark.verdict import value_of
 
 
 def repeats_of(nodes: Sequence[LoadedNode]) -> int:
-    """Return how many repeats all counted nodes have; the steps of a sweep are none."""
+    """Return how many repeats all counted nodes have; steps of a sweep are not repeats."""
     if any(swept(node) for node in nodes):
         return 1
     return min((1 + len(node.later) for node in nodes if node.counted), default=1)
 
 
 def at_repeat(node: LoadedNode, number: int) -> LoadedNode:
-    """Return the node as if that repeat, from 1, were its only measurement; one that does not count as it is."""
+    """Return the node as if that repeat, from 1, were its only measurement; an uncounted node is unchanged."""
     if number == 1 or not node.counted:
         return replace(node, later=())
     chosen = node.later[number - 2]
@@ -45,17 +45,17 @@ def at_repeat(node: LoadedNode, number: int) -> LoadedNode:
 
 
 def median_of(nodes: Sequence[LoadedNode]) -> tuple[tuple[LoadedNode, ...], Repeats | None]:
-    """Return the nodes as they were in the median repeat of the whole run, and how that was found.
+    """Return the nodes as they were in the median repeat of the whole run, and all repeats; None if there is only one.
 
-    The overlap of each is for who knows of attempts to fill in. None where there is only one repeat. Of a sweep one
-    step stands for the run in the same way: the least load with nearly the most tokens/s.
+    The caller, who knows of attempts, fills in the overlap of each. In a sweep, one step stands for the run in the same
+    way: the lowest load with nearly the highest tokens/s.
     """
     if (step := chosen_step(nodes)) is not None:
         return tuple(at_step(node, step) for node in nodes), None
     count = repeats_of(nodes)
     if count < 2:
         return tuple(at_repeat(node, 1) for node in nodes), None
-    # Where one node's rate is set by a schedule, so is a part of the sum.
+    # If a schedule sets one node's rate, it sets part of the sum.
     metrics = {deciding_metric(node.result) for node in nodes if node.counted and node.result}
     metric = next((one for one in metrics if one != "qps"), "qps")
     each = [[at_repeat(node, number) for node in nodes if node.counted] for number in range(1, count + 1)]
@@ -69,7 +69,7 @@ def median_of(nodes: Sequence[LoadedNode]) -> tuple[tuple[LoadedNode, ...], Repe
 
 
 def node_spread(node: LoadedNode) -> tuple[Spread, ...]:
-    """Return the spread of a counted node's figures; nothing where it has only one repeat."""
+    """Return the spread of a counted node's figures; empty if it has only one repeat."""
     if not node.counted or swept(node):
         return ()
     each = [node.metrics, *(repeat.metrics for repeat in node.later)]
@@ -82,7 +82,7 @@ def node_spread(node: LoadedNode) -> tuple[Spread, ...]:
 
 
 def with_spread(groups: Sequence[Group], nodes: Sequence[LoadedNode]) -> tuple[Group, ...]:
-    """Return the groups with the spread of their own figures, from `nodes` with all their repeats."""
+    """Return the groups with the spread of their figures, computed from `nodes` with all their repeats."""
     count = repeats_of(nodes)
     if count < 2:
         return tuple(groups)
@@ -96,7 +96,7 @@ def with_spread(groups: Sequence[Group], nodes: Sequence[LoadedNode]) -> tuple[G
 
 
 def _value(counted: Sequence[LoadedNode], metric: str) -> float | None:
-    """Return the figure of all counted nodes together: the sum of their rates, or the P50 of their pooled samples."""
+    """Return the counted nodes' combined figure: the sum of their rates, or the P50 of their pooled samples."""
     if metric == "qps":
         rates = [node.metrics.qps for node in counted if node.metrics and node.metrics.qps is not None]
         return math.fsum(rates) if rates else None

@@ -1,4 +1,4 @@
-"""Resume a run: which one, with what settings, which of its nodes are left to measure, and whether it still goes on."""
+"""Resume a run: which one, with what settings, which of its nodes are left, and whether it is still in progress."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmark.resolve import resolve, resolve_nodes
 from benchmark.rundir import PROGRAM
 from benchmark.settings import RUN_WIDE, ResolvedSettings, check_settings
 
-# Where a run lies, who else is given its figures, and what its end is worth to the caller: none is in any number.
+# Settings that affect no figure: where runs are stored, who is notified, and the exit code.
 FREE = ("benchmark_results_dir", "benchmark_prometheus_dir", "benchmark_fail_on_invalid")
 
 Given = Mapping[str, Mapping[str, Any]]
@@ -26,7 +26,7 @@ Given = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Remaining:
-    """What a resumed run has to do. `notes` are sentences on nodes that are new or gone, or left for later."""
+    """What a resumed run must do. `notes`: sentences on nodes that are new or gone, or left for later."""
 
     todo: tuple[str, ...]
     done: tuple[str, ...]
@@ -34,19 +34,19 @@ class Remaining:
 
 
 def require_ended(run: RunRecord) -> None:
-    """Raise InputError where the process that leads the last attempt is still there, on this machine."""
+    """Raise InputError if the process that leads the last attempt is still alive on this machine."""
     if leader := leader_of(run):
         raise InputError(
-            f"benchmark_resume: the run {run.run_id} still goes on, under process {leader.pid} on this machine. Wait "
+            f"benchmark_resume: the run {run.run_id} is still going, under process {leader.pid} on this machine. Wait "
             "for its end, or end that process."
         )
 
 
 def settings_to_resume(run: RunRecord, given: Given, on_command_line: Collection[str]) -> dict[str, ResolvedSettings]:
-    """Return the settings of every node that is `given`: the stored ones, and for a new node those that go with them.
+    """Return the settings of every node in `given`: the stored ones, and for a new node settings that fit them.
 
-    What -e gave when the run was opened and does not give now is taken from the run. Raises InputError that names
-    every difference, with the nodes that have it.
+    Values that -e gave when the run was opened, but not now, are taken from the run. Raises InputError that names every
+    difference and its nodes.
     """
     problems: dict[str, list[str]] = {}
     version = run.versions.get(PROGRAM, __version__)
@@ -80,9 +80,9 @@ def settings_to_resume(run: RunRecord, given: Given, on_command_line: Collection
 
 
 def left_out(run: RunRecord, play: Iterable[str], named: bool) -> tuple[str, ...]:
-    """Return the nodes of the play that stay out of the run, as it was opened without them by --limit.
+    """Return the nodes of the play that stay out of the run because it was opened without them (--limit).
 
-    None, where the nodes of the play are `named` now.
+    Empty if the nodes of the play are `named` now.
     """
     return (
         () if named or not run.limited else tuple(sorted((node for node in play if node not in run.nodes), key=natural))
@@ -90,12 +90,11 @@ def left_out(run: RunRecord, play: Iterable[str], named: bool) -> tuple[str, ...
 
 
 def remaining(run_dir: Path, run: RunRecord, play: Iterable[str], inventory: Collection[str]) -> Remaining:
-    """Return which nodes of the play are to be measured: those without a complete result that can be believed.
+    """Return the nodes of the play to be measured: those without a complete result that passes the checks.
 
-    A group is measured whole, and so is a system. Raises InputError where a part of one that is to be is not in the
-    play.
+    A group is measured as a whole, and so is a system. Raises InputError if part of one is not in the play.
     """
-    # Here and not above: no other run needs what reads samples (numpy), and every one loads this module.
+    # Imported here: only a resumed run reads samples (numpy), and every run loads this module.
     from benchmark.cluster.results.groups import load_rows
 
     nodes = sorted(play, key=natural)
@@ -119,10 +118,10 @@ def remaining(run_dir: Path, run: RunRecord, play: Iterable[str], inventory: Col
 
 
 def _require_whole(run: RunRecord, left: Mapping[str, Collection[str]], play: Collection[str]) -> None:
-    """Raise InputError for each group that is to be measured and of which the play has a part."""
+    """Raise InputError if the play has only part of a group that is to be measured."""
     problems = [
-        f"benchmark_resume: the group {name} of the run {run.run_id} is measured whole, and {_names(out)} of it is not "
-        "in this play: name all of its nodes, or none."
+        f"benchmark_resume: the group {name} of the run {run.run_id} is measured as a whole, and its {_names(out)} is "
+        "not in this play: name all of its nodes, or none."
         for name, nodes in left.items()
         if (out := [node for node in nodes if node not in play]) and len(out) < len(nodes)
     ]
@@ -131,7 +130,7 @@ def _require_whole(run: RunRecord, left: Mapping[str, Collection[str]], play: Co
 
 
 def _remaining_of_system(run_dir: Path, run: RunRecord, system: System, nodes: Collection[str]) -> Remaining:
-    """Return all nodes or none: they are one system, which has been measured or not."""
+    """Return all nodes or none: they form one system, which has been measured or not."""
     from benchmark.cluster.results.system import load_system
 
     if set(nodes) != set(run.nodes):
@@ -145,10 +144,10 @@ def _remaining_of_system(run_dir: Path, run: RunRecord, system: System, nodes: C
 
 
 def _changes(stored: ResolvedSettings, now: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for everything that was set otherwise when the run was made."""
+    """Return a sentence for everything that was set differently when the run was made."""
     try:
         merged = {**stored.settings.model_dump(), **now}
-        # A profile that nobody names now is the run's own, whole in run.json: its file may be gone.
+        # Unless a profile is given now, the run's own is used, from run.json: its file may be gone.
         asked = resolve(merged) if "benchmark_profile" in now else None
         settings = asked.settings if asked else check_settings(merged)
     except InputError as error:
@@ -161,7 +160,7 @@ def _changes(stored: ResolvedSettings, now: Mapping[str, Any]) -> list[str]:
 
 
 def _shared(run: RunRecord, names: Collection[str]) -> dict[str, Any]:
-    """Return those of the settings in which all nodes of the run are alike."""
+    """Return the settings that are equal in all nodes of the run."""
     each = [asked.settings.model_dump() for asked in run.nodes.values()]
     return {
         name: each[0][name] for name in names if name in each[0] and all(one[name] == each[0][name] for one in each)
@@ -171,7 +170,7 @@ def _shared(run: RunRecord, names: Collection[str]) -> dict[str, Any]:
 def _fitting(
     run: RunRecord, new: dict[str, dict[str, Any]], problems: dict[str, list[str]]
 ) -> dict[str, ResolvedSettings]:
-    """Return the settings of new nodes; what belongs to the whole run must be as it was."""
+    """Return the settings of new nodes; settings of the whole run must be unchanged."""
     if not new:
         return {}
     try:
@@ -182,7 +181,7 @@ def _fitting(
     of_run = next(iter(run.nodes.values())).settings
     for node, asked in resolved.items():
         if group := asked.settings.benchmark_group:
-            problem = f"benchmark_group is {group!r} of a node that is new to the run, which has its groups already."
+            problem = f"benchmark_group is {group!r} on a node that is new to the run, whose groups are fixed."
             problems.setdefault(problem, []).append(node)
         for name in RUN_WIDE:
             value, before = getattr(asked.settings, name), getattr(of_run, name)

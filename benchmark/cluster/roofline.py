@@ -1,8 +1,8 @@
-"""What one GPU's own memory and matrix rate allow at best, and how near to that a node's figures come.
+"""What a GPU's own memory and matrix rate allow at best, and how near to that a node's figures come.
 
-Least time per output token: all weights that a token is multiplied with are read once, at the rate at which the probe
-read the GPU's memory. Most output tokens a second: two operations for each of these weights and each token, of prompts
-and answers alike, at the rate of the probe's matrix product in the same precision.
+Least time per output token: all weights that a token is multiplied with are read once, at the probe's memory read rate.
+Most output tokens per second: two operations for each of these weights and each token, of prompts and answers alike, at
+the rate of the probe's matrix product in the same precision.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from benchmark.cluster.results.load import LoadedNode
 from benchmark.records import NodeResult, NodeRow, Roofline
 from benchmark.served import QUANTIZATION
 
-# Of a weight, by the precision that an engine says it has loaded.
+# Bytes of a weight, by the precision that an engine reports.
 BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 MEMORY, MATRIX = "device_memory_read", "matrix_"
-# Scenarios with one query in flight on a GPU: only there is a token waited for by itself.
+# Scenarios with one query in flight on a GPU: only in these does a step compute a single token.
 ALONE = ("closed_loop", "SingleStream")
 
 
 def roofline(node: LoadedNode) -> Roofline | None:
-    """Return the limits of the node's GPUs and the share reached; None where weights or probes are not known.
+    """Return the limits of the node's GPUs and the share reached; None if weights or probes are unknown.
 
-    The median GPU counts. Of a server's model nothing is known, of a mixture of experts not which weights are read, and
-    of quantized weights not how many bytes.
+    The median GPU counts. A server's model is unknown, a mixture of experts does not tell which weights are read, and
+    quantized weights do not tell their bytes.
     """
     result, metrics = node.result, node.metrics
     engine = result.engine if result else None
@@ -40,7 +40,7 @@ def roofline(node: LoadedNode) -> Roofline | None:
         return None
     read_gb_s = _median(result, MEMORY)
     rate = _median(result, f"{MATRIX}{engine.details['dtype']}")
-    # Of a model that is spread over several GPUs each reads its part.
+    # Each GPU of a model spread over several reads its part.
     spread = engine.details.get("tensor_parallel", 1)
     parts = spread if isinstance(spread, int) and spread > 0 else 1
     least_ms = None if read_gb_s is None else weights * size / parts / (read_gb_s * 1e9) * 1e3
@@ -68,10 +68,10 @@ def roofline(node: LoadedNode) -> Roofline | None:
 
 
 def roofline_words(rows: Sequence[NodeRow]) -> str:
-    """Return how near the nodes come to their own GPUs' limits, in a line; of several nodes the range.
+    """Return in a line how near the nodes come to their own GPUs' limits; for several nodes, the range.
 
-    One query at a time is held against the memory; many in flight against the matrix rate: there each token waits for
-    the others' work in the same step, and its time says nothing of the memory.
+    One query at a time is compared with the memory; many in flight with the matrix rate, as each token then waits for
+    the others' work in the same step, and its time says nothing about the memory.
     """
     known = [row.roofline for row in rows if row.roofline]
     times = [one.times_least_tpot for one in known if one.alone and one.times_least_tpot is not None]
@@ -87,7 +87,7 @@ def roofline_words(rows: Sequence[NodeRow]) -> str:
         most = [one.most_tokens_per_s for one in known if not one.alone and one.most_tokens_per_s is not None]
         return (
             f"{_range(shares)} % of the most tokens/s that a GPU's own matrix rate allows ({_range(most)}) with these "
-            "prompts and answers; attention and sampling come on top of it by nature"
+            "prompts and answers; attention and sampling always add to that"
         )
     return ""
 

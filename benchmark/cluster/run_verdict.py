@@ -1,4 +1,4 @@
-"""How a run ended, in short: `verdict.json`, and what is told of a run that left no summary."""
+"""How a run ended, in short: `verdict.json`, also for a run without a summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node measured alone beside what it measured together with the others."""
+"""What a node measured alone compared with what it measured together with the others."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from benchmark.records import ClusterResult, NodeResult, NodeRow, SoloChange
 from benchmark.verdict import value_of
 from benchmark.words import percent
 
-# How often a run in which sharing costs nothing may name a node.
+# How often a run may name a node although sharing costs nothing.
 ALPHA = 0.005
-# What is reported of a node, in this order.
+# The metrics that are reported, in this order.
 FIGURES = ("qps", "tokens_per_s", "latency_ms.p99", "ttft_ms.p99")
 
 
 def solo_changes(result: NodeResult) -> tuple[SoloChange, ...]:
-    """Return each figure that both measurements have; nothing for a node that was not measured alone."""
+    """Return each figure that both measurements have; empty for a node that was not measured alone."""
     if result.solo is None or result.metrics is None:
         return ()
     pairs = [(path, value_of(result.solo.metrics, path), value_of(result.metrics, path)) for path in FIGURES]
@@ -31,7 +31,7 @@ def solo_changes(result: NodeResult) -> tuple[SoloChange, ...]:
 
 
 def solo_table(result: ClusterResult) -> list[dict[str, Any]]:
-    """Return, for each node that was measured alone too, its QPS in both and the change of every figure, as text."""
+    """Return, for each node also measured alone, its QPS alone and together and the change of every figure, as text."""
     rows = []
     for row in result.nodes:
         by_metric = {one.metric: one for one in row.solo}
@@ -44,9 +44,9 @@ def solo_table(result: ClusterResult) -> list[dict[str, Any]]:
 
 
 def losers(rows: Sequence[NodeRow]) -> list[tuple[str, SoloChange]]:
-    """Return the nodes that lost more QPS together than two measurements of one node differ by, the worst first.
+    """Return the nodes that lost more QPS together than repeated measurements of one node differ by, worst first.
 
-    Where a schedule sets the rate, a loss is not in QPS, and P99s differ too much by chance: nobody is named.
+    Empty where a schedule sets the rate: a loss does not show in QPS then, and P99s vary too much by chance.
     """
     pairs = [(row.node, one) for row in rows if not row.rate for one in row.solo if one.metric == "qps"]
     if not pairs:

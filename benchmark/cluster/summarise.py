@@ -1,4 +1,4 @@
-"""The summary of a run in all its forms: what `aggregate` and the playbook write into the run's directory."""
+"""Write the summary of a run in all its forms into the run's directory, for `aggregate` and the playbook."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _FAILURES: TypeAdapter[dict[str, dict[str, str]]] = TypeAdapter(dict[str, dict[s
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run came to, and the summary as a terminal shows it."""
+    """The outcome of a run, and the summary for a terminal."""
 
     outcome: Outcome
     text: str
@@ -46,11 +46,11 @@ class Summary:
 def summarise(run_dir: Path, failures: Mapping[str, Any] | None = None, prometheus_dir: Path | None = None) -> Summary:
     """Write the summary in all its forms into the run's directory, and the page over all runs beside it.
 
-    `failures`: {"node": {"stage": "...", "reason": "..."}}, kept first. `prometheus_dir`: where the text file for
-    Prometheus is written. What goes wrong with that or with the page over all runs is said on stderr: the run is not
-    worse for it. Raises BenchmarkError where the summary cannot be made.
+    `failures`: {"node": {"stage": "...", "reason": "..."}}, written first. `prometheus_dir`: where the text file for
+    Prometheus is written. Errors with that file or with the page over all runs are only reported on stderr: they do not
+    affect the run. Raises BenchmarkError if the summary cannot be made.
     """
-    # What is read and drawn makes few cycles: to look for some takes a fifth of the time.
+    # Reading and drawing create few reference cycles, and looking for them takes a fifth of the time.
     with uncollected():
         try:
             return _summarise(run_dir, {} if failures is None else failures, prometheus_dir)
@@ -76,17 +76,17 @@ def _summarise(run_dir: Path, failures: Mapping[str, Any], prometheus_dir: Path 
 
 
 def _renew_index(results: Path) -> None:
-    """Make the page over all runs anew; no run is worse for a page that cannot be made."""
+    """Rewrite the page over all runs; an error does not affect the run."""
     try:
         write_index(results)
     except BenchmarkError as error:
         print(error, file=sys.stderr)
-    except Exception as error:  # whatever a run's files claim
+    except Exception as error:  # a run's files may hold anything
         print(f"The page over all runs cannot be made: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 def _write(run_dir: Path, gathered: Gathered, outcome: Outcome) -> str:
-    """Write the result in all its forms and return the one for a terminal. Raises OSError where it cannot."""
+    """Write the result in all its forms and return the one for a terminal. Raises OSError."""
     summary = render_cluster(gathered.result, gathered.run)
     write_record(run_dir / RESULT_FILE, gathered.result)
     write_atomic(run_dir / SUMMARY_FILE, summary)
@@ -99,13 +99,13 @@ def _write(run_dir: Path, gathered: Gathered, outcome: Outcome) -> str:
 
 
 def _write_texts(run_dir: Path, gathered: Gathered) -> None:
-    """Write each node's result as text beside it; a node that was sent an order has not done that itself."""
+    """Write each node's result as text beside it; a node with an order from the controller does not do that itself."""
     driver = [gathered.system.whole] if gathered.system else []
     for node in (*gathered.originals, *driver):
         if node.result is not None:
             try:
                 text = render_node(node.result)
-            except Exception as error:  # whatever a node claims, the others' summary is not to break on it
+            except Exception as error:  # whatever a node reports must not break the others' summary
                 text = (
                     f"This result cannot be shown as text ({type(error).__name__}: {error}): see the JSON beside it.\n"
                 )
@@ -116,7 +116,7 @@ def _write_texts(run_dir: Path, gathered: Gathered) -> None:
 
 def _report(run_dir: Path, gathered: Gathered, outcome: Outcome) -> str:
     try:
-        # Here and not above: of all that is imported it alone takes most of a second, and only here is drawn.
+        # Imported here: it takes most of a second, and only drawing needs it.
         with importing(), undocumented():
             from benchmark.cluster.report.page import render_report
     except ModuleNotFoundError as missing:
@@ -128,9 +128,9 @@ def _report(run_dir: Path, gathered: Gathered, outcome: Outcome) -> str:
 
 
 def _keep_failures(run_dir: Path, run: RunRecord, failures: Mapping[str, Any]) -> None:
-    """Write `nodes/<node>/failure.json` for every failure; nothing else of a node is touched.
+    """Write `nodes/<node>/failure.json` for every failure; no other file of a node is touched.
 
-    Raises InputError, before anything is written, where they are not failures of the run's nodes.
+    Raises InputError, before anything is written, if they are not failures of the run's nodes.
     """
     try:
         given = _FAILURES.validate_python(failures)
@@ -141,7 +141,7 @@ def _keep_failures(run_dir: Path, run: RunRecord, failures: Mapping[str, Any]) -
     except ValidationError as error:
         raise InputError(f"The failures cannot be read: {error.errors()[0]['msg']}.") from None
     if unknown := sorted(given.keys() - run.nodes.keys()):
-        raise InputError(f"The failures tell of nodes that were not asked: {', '.join(unknown)}.")
+        raise InputError(f"The failures name nodes that are not in the run: {', '.join(unknown)}.")
     for failure in records:
         directory = run_dir / NODES / failure.node
         try:

@@ -1,6 +1,6 @@
 """The curves of a sweep: of each node, and of the counted nodes of a group that measured a step together.
 
-One step stands for the run wherever a single figure is asked for, as one repeat does.
+One step stands for the run wherever a single figure is needed, as one repeat does.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _POOLED = ("latency_ms", "ttft_ms", "tpot_ms")
 
 
 def swept(node: LoadedNode) -> profiles.Sweep | None:
-    """Return the ladder that the node was asked to measure; None: one load alone, or nothing is known of it."""
+    """Return the ladder that the node was asked to measure; None: a single load, or unknown."""
     known = [node.result] if node.result else [one.result for one in node.earlier]
     return known[-1].resolved.profile.sweep if known else None
 
 
 def steps_of(node: LoadedNode) -> dict[float, Measurement]:
-    """Return the steps that the node completed, the least load first; of several attempts the last one's."""
+    """Return the steps that the node completed, lowest load first; of several attempts, the last one's."""
     if node.steps:
         return dict(node.steps)
     if swept(node) is None:
@@ -50,13 +50,13 @@ def steps_of(node: LoadedNode) -> dict[float, Measurement]:
 
 
 def step_of(measured: Measurement) -> Step | None:
-    """Return the figures that a ladder is judged by; None where a step has none."""
+    """Return the figures that decide how a ladder continues; None if a step has none."""
     load, metrics = measured.result.load, measured.metrics
     return None if load is None or metrics is None else Step(load, metrics, measured.times.sustained)
 
 
 def at_step(node: LoadedNode, step: float) -> LoadedNode:
-    """Return the node as if that step were its only measurement; as it is where it does not count or lacks it."""
+    """Return the node as if that step were its only measurement; unchanged if it is not counted or lacks the step."""
     steps = steps_of(node)
     chosen = steps.get(step) if node.counted else None
     if chosen is None:
@@ -67,9 +67,9 @@ def at_step(node: LoadedNode, step: float) -> LoadedNode:
 
 
 def chosen_step(nodes: Sequence[LoadedNode]) -> float | None:
-    """Return the least step with nearly the most tokens/s of those that all counted nodes have; None without a sweep.
+    """Return the lowest step with nearly the highest tokens/s that all counted nodes have; None without a sweep.
 
-    Nearly: within `least_growth`. Beyond the knee rates differ by chance alone, and latencies by a multiple.
+    Nearly: within `least_growth`. Beyond the knee rates differ only by chance, but latencies by a multiple.
     """
     counted = [(sweep, steps_of(node)) for node in nodes if node.counted and (sweep := swept(node))]
     each = [steps for _, steps in counted]
@@ -84,7 +84,7 @@ def chosen_step(nodes: Sequence[LoadedNode]) -> float | None:
 def at_common_step(
     before: Sequence[LoadedNode], after: Sequence[LoadedNode]
 ) -> tuple[list[LoadedNode], list[LoadedNode]]:
-    """Return the nodes of two sweeps at one step that all have: that which was chosen before; others as they are."""
+    """Return the nodes of two sweeps at one step that all have, the one chosen in the earlier run; others unchanged."""
     both = [*before, *after]
     step = chosen_step(before)
     if step is None or not all(step in steps_of(node) for node in both):
@@ -96,16 +96,16 @@ def at_common_step(
 
 @dataclass(frozen=True)
 class StepsLeft:
-    """What a further attempt at a sweep has to do. `bursts_qps`: of nodes with a ladder of rates, what these are of."""
+    """What a further attempt at a sweep must do. `bursts_qps`: the burst's QPS of nodes with a ladder of rates."""
 
     first_step: int
     bursts_qps: Mapping[str, float]
 
 
 def steps_left(run_dir: Path, run: RunRecord, nodes: Collection[str]) -> StepsLeft:
-    """Return with which step, from 1, a further attempt at these nodes begins: the first that one of them lacks.
+    """Return the step, from 1, at which a further attempt at these nodes begins: the first that one of them lacks.
 
-    All of them go on together, so what one lacks the others measure again; and a share stays one of the same rate.
+    They continue together, so the others measure again what one lacks; shares stay shares of the same rate.
     """
     firsts: list[int] = []
     bursts: dict[str, float] = {}
@@ -123,7 +123,7 @@ def steps_left(run_dir: Path, run: RunRecord, nodes: Collection[str]) -> StepsLe
 
 
 def curves_of(nodes: Sequence[LoadedNode], groups: Sequence[Group]) -> Curves | None:
-    """Return what a sweep came to, from the nodes with all their steps; None where there is none."""
+    """Return the curves of a sweep, from the nodes with all their steps; None without a sweep."""
     chosen = chosen_step(nodes)
     by_name = {node.node: node for node in nodes if steps_of(node)}
     if not by_name:
@@ -147,7 +147,7 @@ def curves_of(nodes: Sequence[LoadedNode], groups: Sequence[Group]) -> Curves | 
 
 
 def place_of(nodes: Iterable[LoadedNode]) -> Place:
-    """Return what the figures of one engine are called by: its GPU, or the replica where no node has one."""
+    """Return what figures are per: "GPU", or "replica" if no node has a GPU."""
     known = [one for node in nodes for one in (node.result, *(step.result for step in node.earlier)) if one]
     return one_of("cuda" if any(one.resolved.settings.benchmark_device == "cuda" for one in known) else "cpu")
 
@@ -184,7 +184,7 @@ def _curve(of: _Of, sweep: profiles.Sweep, nodes: Sequence[LoadedNode]) -> Curve
 
 
 def point_of(load: float, measured: Sequence[Measurement]) -> CurvePoint:
-    """Return what a step of several nodes together, or of one, comes to."""
+    """Return the point of one step, for one node or several together."""
     gpus = sum(one.result.engine.replicas for one in measured if one.result.engine)
     tokens_per_s = _rate(measured, "tokens_per_s")
     latency, ttft, tpot = (_pooled(measured, name) for name in _POOLED)
@@ -218,20 +218,20 @@ def point_of(load: float, measured: Sequence[Measurement]) -> CurvePoint:
 
 
 def _holds(one: Measurement) -> bool:
-    """Return whether all checks of a step hold; that a later step was interrupted takes nothing from it."""
+    """Return whether all checks of a step hold; an interruption in a later step does not matter."""
     verdict = one.result.verdict
     return verdict is not None and all(check.passed for check in verdict.checks)
 
 
 def _rate(measured: Sequence[Measurement], name: str) -> float | None:
-    """Return the sum of a rate; None where it is undefined for one: it would be the others'."""
+    """Return the sum of a rate; None if it is undefined for one node, which would be left out."""
     steps = [step for one in measured if (step := step_of(one))]
     rates = [rate for step in steps if (rate := getattr(step, name)) is not None]
     return math.fsum(rates) if rates and len(rates) == len(measured) else None
 
 
 def _cost(measured: Sequence[Measurement]) -> Cost | None:
-    """Return what tokens cost under the load; None where one has no price or no rate, or they are in other money."""
+    """Return the cost of tokens under the load; None if a node has no price or rate, or currencies differ."""
     per_hour, output, prompt, currencies = [], [], [], set()
     for one in measured:
         settings, step = one.result.resolved.settings, step_of(one)
@@ -249,13 +249,13 @@ def _cost(measured: Sequence[Measurement]) -> Cost | None:
 
 def _pooled(measured: Sequence[Measurement], name: str) -> Distribution | None:
     each = [getattr(one.metrics, name) if one.metrics else None for one in measured]
-    if len(each) == 1 or None in each:  # of one node it may be LoadGen's own
+    if len(each) == 1 or None in each:  # one node's may be LoadGen's own
         return each[0] if len(each) == 1 else None
     return pooled_distribution([one.times.ascending[name] for one in measured])
 
 
 def _value(measured: Sequence[Measurement], metric: str) -> float | None:
-    """Return the figure that a limit names: of one node its own, of several that of their pooled samples."""
+    """Return the figure that a limit names: one node's own, or that of several nodes' pooled samples."""
     if len(measured) == 1:
         return value_of(measured[0].metrics, metric) if measured[0].metrics else None
     name, _, part = metric.partition(".")

@@ -1,4 +1,4 @@
-"""What a system came to: its figures are those of one schedule over all nodes, and nothing here is a sum of them."""
+"""The result of a system: its figures are of one schedule over all nodes; none is a sum."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from benchmark.settings.nodes import needed_nodes
 from benchmark.text.descriptions import describe_audit, describe_prefix_cache, describe_rouge
 from benchmark.words import of_them, percent, plural
 
-# What the system is called where nodes have names.
+# The system's name in the place of a node's.
 CLUSTER = "cluster"
-# Of the driver's processor time: above it the driver may be what was measured.
+# Share of the driver's CPU time: above it, the driver may be the bottleneck.
 MOST_WAITED = 0.1
-# How a reason begins that is of all, and not of the driver.
+# How a reason begins that is about the whole system, not the driver.
 _OF_ALL = "Nothing was measured"
-# Of a comparison key: what a node knows of itself.
+# Parts of a comparison key that a node knows about itself.
 _OWN = ("hardware", "dtype", "model", "revision", "engine")
 
 
 def system_node(loaded: LoadedSystem) -> LoadedNode:
-    """Return the system as if it were one node: measured by the driver, with the hardware of those that served."""
+    """Return the system as if it were one node: measured by the driver, with the hardware of the nodes that served."""
     driver, served = loaded.driver, next((node for node in loaded.nodes if node.counted), None)
     if driver.result is None or served is None or served.result is None:
         return replace(driver, node=CLUSTER)
     asked, engine = served.result.resolved, driver.result.engine
     settings = driver.result.resolved.settings.model_copy(update={"benchmark_device": asked.settings.benchmark_device})
-    # What answered, and with which options: the driver sees servers alone.
+    # The engine and its options: the driver sees only servers.
     if engine is not None and served.result.engine is not None:
         own = served.result.engine
         engine = engine.model_copy(update={"name": own.name, "simulated": own.simulated})
@@ -54,12 +54,12 @@ def system_node(loaded: LoadedSystem) -> LoadedNode:
 
 
 def system_group(loaded: LoadedSystem) -> tuple[Group, ...]:
-    """Return the system's figures as a group of its nodes; nothing where it has none."""
+    """Return the system's figures as a group of its nodes; empty if it has none."""
     served = [node for node in loaded.nodes if node.counted]
     if not served or loaded.driver.metrics is None:
         return ()
     (group,) = group_nodes([system_node(loaded)])
-    # What they are, they know themselves: the driver sees servers alone.
+    # Only the nodes know what they are: the driver sees only servers.
     like = group_nodes(served)
     own = {name: " and ".join(dict.fromkeys(one.key[name] for one in like)) for name in _OWN}
     whole = loaded.driver.metrics
@@ -71,7 +71,7 @@ def system_group(loaded: LoadedSystem) -> tuple[Group, ...]:
         if node.result and node.result.telemetry and node.result.telemetry.energy
     ]
     energy = {}
-    # What a node used or cost that died is not known, and its answers are among the others.
+    # The energy and cost of a node that died are unknown, but its answers are among the others.
     if _all_lasted(loaded) and len(used) == len(served):
         joules = math.fsum(used)
         energy = {"energy_nodes": len(used), "energy_joules": joules, **per_joule(joules, [whole])}
@@ -96,7 +96,7 @@ def system_group(loaded: LoadedSystem) -> tuple[Group, ...]:
 
 
 def served_verdict(node: LoadedNode, share: ServedShare) -> Verdict:
-    """Return whether a node answered what it was asked: the driver's limit on failed queries, for its own part."""
+    """Return whether a node answered its queries: the driver's limit on failed queries, applied to its share."""
     profile = node.result.resolved.profile if node.result else None
     limits = [limit for limit in profile.limits if limit.metric == "queries.failed"] if profile else []
     most = next((limit.at_most for limit in limits if limit.at_most is not None), None)
@@ -112,7 +112,7 @@ def served_verdict(node: LoadedNode, share: ServedShare) -> Verdict:
 
 
 def system_result(system: System, loaded: LoadedSystem, going_on: bool = False) -> SystemResult:
-    """Return what the system as a whole came to; `going_on`: its run is in progress."""
+    """Return the result of the system as a whole; `going_on`: its run is in progress."""
     driver = loaded.driver
     result, failure = driver.result, driver.failure
     reasons = [failure.reason] if failure else []
@@ -121,7 +121,7 @@ def system_result(system: System, loaded: LoadedSystem, going_on: bool = False) 
     if driver.refused:
         reasons.append(f"Refused: {driver.refused}")
     elif result is None and not failure and not going_on:
-        reasons.append("No result of the driver came back.")
+        reasons.append("The driver returned no result.")
     elif result is not None and result.status != "complete" and not failure:
         reasons.append(result.error or f"The driver's run is {result.status}.")
     elif result is not None and result.verdict is not None:
@@ -137,17 +137,17 @@ def system_result(system: System, loaded: LoadedSystem, going_on: bool = False) 
 
 
 def _failed(loaded: LoadedSystem) -> Iterator[str]:
-    """Yield why queries failed on a node, where it is no reason of the node's own."""
+    """Yield why queries failed on a node, unless that is a reason of the node's own."""
     for node in loaded.nodes:
         share = loaded.shares.get(node.node)
         if share is not None and share.errors and (not node.counted or served_verdict(node, share).valid):
             error, times = next(iter(share.errors.items()))
-            more = f", and {sum(share.errors.values()) - times} otherwise" if len(share.errors) > 1 else ""
+            more = f", and {sum(share.errors.values()) - times} for other reasons" if len(share.errors) > 1 else ""
             yield f"{plural(times, 'query', 'queries')} failed on {node.node}{more}: {error}"
 
 
 def _open(loaded: LoadedSystem) -> Iterator[str]:
-    """Yield which servers asked nobody for the key."""
+    """Yield which servers answered without the API key."""
     names = [
         node.node
         for node in loaded.nodes
@@ -155,24 +155,24 @@ def _open(loaded: LoadedSystem) -> Iterator[str]:
     ]
     if names:
         yield (
-            f"{some(names)} answered without the key, so whoever reached their ports could use them: have the server "
-            "ask for $BENCHMARK_SERVE_API_KEY."
+            f"{some(names)} answered without the key, so anyone who could reach their ports could use them: make the "
+            "server require $BENCHMARK_SERVE_API_KEY."
         )
 
 
 def _all_lasted(loaded: LoadedSystem) -> bool:
-    """Return whether all servers that were asked served to the end."""
+    """Return whether all servers of the run served to the end."""
     return all(node.counted for node in loaded.nodes if node.node in loaded.shares)
 
 
 def _found(loaded: LoadedSystem) -> Iterator[str]:
-    """Yield what else the driver found out of all servers together."""
+    """Yield what else the driver found about all servers together."""
     driver, result = loaded.driver, loaded.driver.result
     if result is None or not driver.counted:
         return
-    # For each GPU of all that were asked: where one died, it may have been found with fewer.
+    # Per GPU of all nodes of the run: if a node died, the target may have been found with fewer.
     if result.peak and result.peak.host_vars and _all_lasted(loaded):
-        yield f"target found, to measure at it again: {result.peak.host_vars}"
+        yield f"target found; to measure at it again: {result.peak.host_vars}"
     if result.accuracy and result.accuracy.rouge:
         yield describe_rouge(result.accuracy.rouge)
     if result.audit:
@@ -182,7 +182,7 @@ def _found(loaded: LoadedSystem) -> Iterator[str]:
 
 
 def _limits(driver: LoadedNode) -> Iterator[str]:
-    """Yield what of the driver itself the servers may have waited for."""
+    """Yield signs that the servers waited for the driver."""
     result, seen = driver.result, driver.metrics
     if result is None or not driver.counted:
         return
@@ -194,13 +194,13 @@ def _limits(driver: LoadedNode) -> Iterator[str]:
     if result.cpu and result.cpu.waited_s and result.cpu.waited_s > MOST_WAITED * result.cpu.wall_s:
         yield (
             f"The driver's threads waited {result.cpu.waited_s:.1f} s in {result.cpu.wall_s:.1f} s for a core: set "
-            "benchmark_driver to a machine with more to spare."
+            "benchmark_driver to a machine with more idle cores."
         )
     limit = next((one.at_most for one in result.resolved.profile.limits if one.metric == "issue_delay_ms.p99"), None)
     if seen and seen.issue_delay_ms and limit is not None and seen.issue_delay_ms.p99 > limit:
         yield (
             f"The driver issued queries up to {seen.issue_delay_ms.p99:.0f} ms (P99) after they were due: the driver "
-            "is what was measured, and not the servers."
+            "was measured, not the servers."
         )
 
 
@@ -212,7 +212,7 @@ def system_verdict(
     drift: Sequence[Drift] | None,
     partial: str,
 ) -> Verdict:
-    """Return the verdict: the driver's own, and that enough nodes served to the end."""
+    """Return the verdict: the driver's own, and whether enough nodes served to the end."""
     counted = [row for row in rows if row.counted]
     missing = [row.node for row in rows if not (row.counted or row.in_progress)]
     needed = needed_nodes(min_nodes, len(rows))
@@ -235,16 +235,16 @@ def system_verdict(
 
 
 def nothing_measured(found: SystemResult) -> bool:
-    """Return whether it is known why the driver had nothing to measure: what it is told then ends it too."""
+    """Return whether it is known why the driver measured nothing: it is then ended for that reason too."""
     return any(reason.startswith(_OF_ALL) for reason in found.reasons)
 
 
 def system_words(group: Group, found: SystemResult) -> str:
-    """Return of how many nodes a system's figures are: of all that were asked, also where one did not last."""
+    """Return how many nodes a system's figures are of: all of the run, even if one did not last."""
     lasted = "" if len(group.nodes) == found.servers else f", of which {len(group.nodes)} served to the end"
     return f"{plural(found.servers, 'node')} as one system{lasted}"
 
 
 def share_words(row: NodeRow) -> str:
-    """Return a node's part of the completed queries; empty where it is not known."""
+    """Return a node's share of the completed queries; empty if unknown."""
     return "-" if row.served is None or row.served.share is None else percent(row.served.share, 0).lstrip("+")

@@ -1,4 +1,4 @@
-"""Ansible runs in a UTF-8 locale alone, and ends the process in any other, also where only a setting is asked for."""
+"""Ansible requires a UTF-8 locale, and ends the process in any other, even if only a setting is read."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import locale
 
 
 def utf8_locale() -> dict[str, str]:
-    """Return what has to change of the environment for Ansible; mostly nothing.
+    """Return the environment changes that Ansible needs; mostly none.
 
-    A locale that is not installed is what an SSH login brings along from somebody's laptop, and C is what scripts set.
+    An SSH login may bring a laptop's locale that is not installed here, and scripts set C.
     """
     before = locale.setlocale(locale.LC_ALL)
     try:
@@ -18,5 +18,5 @@ def utf8_locale() -> dict[str, str]:
         encoding = None
     finally:
         locale.setlocale(locale.LC_ALL, before)
-    # One that is always there; nothing here is translated.
+    # Always installed; nothing here is translated.
     return {} if (encoding or "").lower() in ("utf-8", "utf8") else {"LC_ALL": "C.UTF-8"}

@@ -1,4 +1,4 @@
-"""`python3 -m benchmark aggregate`: the cluster summary, from a run's files."""
+"""`python3 -m benchmark aggregate`: make the cluster summary from a run's files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python3 -m benchmark baseline`: which runs later ones are held against."""
+"""`python3 -m benchmark baseline`: the runs that later runs are compared with."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "which",
         nargs="?",
         metavar="RUN",
-        help=f"for set: {where.RUN}; for clear: one of those that show lists, by its key or its run; without: all",
+        help=f"for set: {where.RUN}; for clear: the key or the run of a baseline (see show); default: all",
     )
-    parser.add_argument("--name", default=DEFAULT, help="several may be kept side by side")
+    parser.add_argument("--name", default=DEFAULT, help="name of the baseline: several can exist side by side")
     where.add_arguments(parser)
 
 
@@ -38,7 +38,7 @@ def main(arguments: argparse.Namespace) -> int:
         for one in gone:
             print(f"{name}: cleared {clean(one.run_id)} for {clean(one.label)}")
         if not gone:
-            print(f"{name}: there is none")
+            print(f"{name}: there is no such baseline")
     else:
         known = read_baselines(where.results_dir(arguments)).names
         for each, baselines in sorted(known.items()):

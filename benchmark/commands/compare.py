@@ -1,4 +1,4 @@
-"""`python3 -m benchmark compare`: what became better or worse, with an exit code for CI."""
+"""`python3 -m benchmark compare`: what became better or worse between runs, with an exit code for CI."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `compare`."""
     parser.epilog = (
         f"A run is {where.RUN}; RUN/NODE is one node of it. Exit codes: 0 nothing is worse; "
-        "1 something is; 2 not compared: settings or hardware differ, or there is no such run."
+        "1 something is worse; 2 not compared: settings or hardware differ, or there is no such run."
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="before and after; one alone: against its baseline")
-    where.add_arguments(parser)
-    parser.add_argument("--baseline", default=DEFAULT, metavar="NAME", help="which baseline, for one run alone")
     parser.add_argument(
-        "--floor", type=float, default=100 * FLOOR, metavar="PERCENT", help="smaller changes never count; default 2"
+        "runs", nargs="+", metavar="RUN", help="before and after; a single run is compared with its baseline"
+    )
+    where.add_arguments(parser)
+    parser.add_argument("--baseline", default=DEFAULT, metavar="NAME", help="which baseline, for a single run")
+    parser.add_argument(
+        "--floor", type=float, default=100 * FLOOR, metavar="PERCENT", help="ignore smaller changes; default 2"
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print a record instead of text")
@@ -58,7 +60,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def exit_code(comparison: Comparison) -> int:
-    """Return 1 where something is worse, 2 where a group was not compared, else 0."""
+    """Return 1 if something is worse, 2 if a group was not compared, else 0."""
     if comparison.outcome == "worse":
         return EXIT_INVALID
     if comparison.refused or comparison.apart or not comparison.groups:

@@ -40,15 +40,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="endpoints: a directory in the layout of MLCommons' mlperf-viz, a curve for each node of a sweep over "
         f"concurrency; {DISCLAIMER}",
     )
-    parser.add_argument("--what", choices=tuple(TABLES), help="not for endpoints (default: nodes)")
+    parser.add_argument("--what", choices=tuple(TABLES), help="which rows; not for endpoints (default: nodes)")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="PATH", help="instead of standard output; for endpoints a new directory"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help="where to write, instead of standard output; for endpoints: a new directory",
     )
     parser.add_argument(
         "--system",
         type=Path,
         metavar="FILE",
-        help="for endpoints: what no program sees of the system; written as a template where it is not there",
+        help="for endpoints: facts about the system that no program can detect; if missing, a template is written",
     )
     where.add_arguments(parser)
 
@@ -58,12 +62,12 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.format == ENDPOINTS:
         return _write_endpoints(arguments)
     if arguments.system is not None:
-        raise InputError("--system is for --format endpoints alone.")
+        raise InputError("--system is only for --format endpoints.")
     what = arguments.what or "nodes"
     if arguments.format == "prometheus" and what == "samples":
-        raise InputError("Prometheus keeps values over time, not samples: export nodes, or take csv or parquet.")
+        raise InputError("Prometheus keeps values over time, not samples: export nodes, or use csv or parquet.")
     if arguments.format == "prometheus" and what in ("probes", "curves"):
-        raise InputError(f"Prometheus has the {what} among the nodes' values: export nodes, or take csv or parquet.")
+        raise InputError(f"For Prometheus the {what} are among the nodes' values: export nodes, or use csv or parquet.")
     run_dir = where.run_dir(arguments, arguments.run)
     output: Path | None = arguments.output
     if output is None:
@@ -73,7 +77,7 @@ def main(arguments: argparse.Namespace) -> int:
         return EXIT_VALID
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        # A pipe or a device is not to be replaced.
+        # A pipe or a device must not be replaced.
         with output.open("wb") if output.exists() and not output.is_file() else atomic_writer(output) as target:
             _write(run_dir, arguments.format, what, target)
     except OSError as error:
@@ -83,7 +87,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _write_endpoints(arguments: argparse.Namespace) -> int:
     if arguments.what is not None:
-        raise InputError("--what: the endpoints format has one content, the points of a run; leave it out.")
+        raise InputError("--what: the endpoints format always has the points of a run: leave it out.")
     if arguments.output is None:
         raise InputError("--output: the endpoints format is a directory: name a new one.")
     check_new(arguments.output)

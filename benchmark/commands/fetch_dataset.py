@@ -1,4 +1,4 @@
-"""`python3 -m benchmark fetch-dataset`: CNN/DailyMail's articles as prompts, in the Hugging Face cache, verified."""
+"""`python3 -m benchmark fetch-dataset`: prepare CNN/DailyMail's articles as prompts, in the Hugging Face cache."""
 
 from __future__ import annotations
 
@@ -25,11 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--revision", default=DEFAULT_DATASET_REVISION, metavar="REV", help="commit, tag or branch of the dataset"
     )
     parser.add_argument(
-        "--model", default=DEFAULT_MODEL, metavar="ID", help="whose tokenizer: hub id, or a directory on this machine"
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="ID",
+        help="the model whose tokenizer is used: hub id, or a directory on this machine",
     )
-    parser.add_argument("--model-revision", default=DEFAULT_REVISION, metavar="REV", help="of a hub model")
+    parser.add_argument("--model-revision", default=DEFAULT_REVISION, metavar="REV", help="revision of a hub model")
     parser.add_argument(
-        "--download-only", action="store_true", help="bring the dataset's files, prepare nothing: for a controller"
+        "--download-only",
+        action="store_true",
+        help="only download the dataset's files, without preparing them: for a controller",
     )
     add_common_arguments(parser, "fetch-dataset")
 

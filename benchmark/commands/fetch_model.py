@@ -1,4 +1,4 @@
-"""`python3 -m benchmark fetch-model`: a model's snapshot in the Hugging Face cache, complete and verified."""
+"""`python3 -m benchmark fetch-model`: download a model's snapshot into the Hugging Face cache and verify it."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--revision", default=DEFAULT_REVISION, metavar="REV", help="commit, tag or branch; only a commit is pinned"
     )
     parser.add_argument(
-        "--min-free-gb", type=float, default=0, metavar="N", help="disk that the weights need at least, in GB"
+        "--min-free-gb", type=float, default=0, metavar="N", help="least free disk space for the weights, in GB"
     )
     add_common_arguments(parser, "fetch-model")
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, command: str) -> None:
-    """Add what every command that fetches from the hub takes."""
+    """Add the options of all commands that download from the hub."""
     home = from_environment().get("hf_cache_dir") or Settings.model_fields["hf_cache_dir"].default
     parser.epilog = (
-        "A token for a gated repository is read from the first line of standard input, so that it stands in no process "
+        "A token for a gated repository is read from the first line of standard input, to keep it out of the process "
         f"list: printenv HF_TOKEN | python3 -m benchmark {command}. Prints one line of JSON. "
         "Honours HF_HOME and HF_ENDPOINT."
     )
@@ -46,12 +46,14 @@ def add_common_arguments(parser: argparse.ArgumentParser, command: str) -> None:
         metavar="DIR",
         help="the Hugging Face cache, HF_HOME (default: %(default)s)",
     )
-    parser.add_argument("--check", action="store_true", help="change nothing, only tell whether something would change")
-    parser.add_argument("--offline", action="store_true", help="download nothing, only verify what is there")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing, only report whether something would change"
+    )
+    parser.add_argument("--offline", action="store_true", help="download nothing, only verify existing files")
     parser.add_argument(
         "--listing",
         action="store_true",
-        help="the lines after the token's are the snapshot's manifest, from a controller that has it",
+        help="after the token, read the snapshot's manifest from standard input, as a controller sends it",
     )
 
 
@@ -59,7 +61,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Fetch, print {changed, snapshot, commit, bytes, files, missing} as one line of JSON, return the exit code."""
     end_with_reader()
     if is_directory_path(arguments.model):
-        raise InputError(f"{arguments.model} is a directory: there is nothing to fetch.")
+        raise InputError(f"{arguments.model} is a directory: there is nothing to download.")
     token, listing = read_input(listed=arguments.listing)
     fetched = fetch(
         arguments.model,
@@ -76,7 +78,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def read_input(*, listed: bool) -> tuple[str | None, Manifest | None]:
-    """Return the token, and with `listed` the manifest, that come on standard input; nobody types them."""
+    """Return the token, and with `listed` the manifest, from standard input unless it is a terminal."""
     if sys.stdin.isatty():
         return None, None
     token = sys.stdin.readline().strip() or None
@@ -85,4 +87,4 @@ def read_input(*, listed: bool) -> tuple[str | None, Manifest | None]:
     try:
         return token, Manifest.model_validate_json(sys.stdin.read()).unverified()
     except ValidationError:
-        raise InputError("--listing: what came on standard input is not a snapshot's manifest.") from None
+        raise InputError("--listing: standard input is not a snapshot's manifest.") from None

@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--slo",
         nargs="+",
         metavar="LIMIT",
-        help="ttft=MS and tpot=MS, or one of them: most milliseconds to the first token, and per token after it; "
-        "default: the limits of the run's own profile",
+        help="ttft=MS and tpot=MS, or one of them: the limits of the time to the first token and of the time per token "
+        "after it, in milliseconds; default: the limits of the run's own profile",
     )
     where.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print a record instead of text")
@@ -52,7 +52,7 @@ def main(arguments: argparse.Namespace) -> int:
         reported: dict[str, object] = {"run_id": result.run_id, "not_hardware": not_hardware(gathered.run, result)}
         reported |= {"nodes": nodes, "groups": groups}
         if result.sweep:
-            # Of nodes and of groups, by the load.
+            # The goodput of nodes and of groups, by load.
             reported["steps"] = {
                 curve.of: {f"{one.step:g}": one.goodput.model_dump() for one in curve.points if one.goodput}
                 for curve in result.sweep.curves
@@ -64,12 +64,12 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def parse_slo(words: Sequence[str]) -> Slo:
-    """Return the limits that words such as `ttft=500` give. Raises InputError."""
+    """Parse limits such as `ttft=500`. Raises InputError."""
     found: dict[str, str] = {}
     for word in words:
         name, given, value = word.partition("=")
         if name not in ("ttft", "tpot") or not given or f"{name}_ms" in found:
-            raise InputError(f"--slo: {word!r} is no limit, or one given twice: write {EXAMPLE}.")
+            raise InputError(f"--slo: {word!r} is not a limit, or is given twice: write {EXAMPLE}.")
         found[f"{name}_ms"] = value
     try:
         return Slo.model_validate(found)
@@ -81,7 +81,7 @@ def _lines(gathered: Gathered) -> list[str]:
     result = gathered.result
     lines = [f"Goodput of {result.run_id} ({DISCLAIMER})"]
     if why := not_hardware(gathered.run, result):
-        lines += ["", wrap(f"No figures of the hardware: {why}.", "*** ", "*** ")]
+        lines += ["", wrap(f"These figures say nothing about the hardware: {why}.", "*** ", "*** ")]
     for group in result.groups:
         members = [row for row in result.nodes if row.node in group.nodes]
         lines += ["", wrap(group.label), ""]
@@ -90,11 +90,11 @@ def _lines(gathered: Gathered) -> list[str]:
         beneath = bool(users) and all(one.served for one in best.values())
         beneath = beneath or len(members) == 1
         for row in members:
-            words = "undefined: when their tokens came was not seen for all answers, or there were no queries"
+            words = "undefined: the token times of some answers are unknown, or there were no queries"
             if row.goodput:
                 words = _words(row.goodput, result.sweep, _curve(result.sweep, "node", row.node))
                 own = sentence(best[row.node], row.node)
-                # What is said of all of them together, or of this one for them, stands beneath.
+                # The sentence about all nodes, or about a single one, is below.
                 words += "" if beneath or own in users else f"\n{own}"
             lines.append(entry(row.node, words))
         if group.goodput:
@@ -113,7 +113,7 @@ def _best(one: Goodput, curve: Curve | None) -> Goodput:
 
 
 def _words(one: Goodput, sweep: Curves | None, curve: Curve | None) -> str:
-    """Return what was answered within the limits: of a sweep at each of its steps, a line each."""
+    """Return what was answered within the limits; for a sweep, a line for each of its steps."""
     if sweep is None or curve is None:
         return goodput_words(one)
     steps = [(point.step, point.goodput) for point in curve.points if point.goodput]
@@ -123,7 +123,7 @@ def _words(one: Goodput, sweep: Curves | None, curve: Curve | None) -> str:
 def _why_none(gathered: Gathered, slo: Slo | None) -> str:
     if not any(row.counted and row.metrics for row in gathered.result.nodes):
         return f"{gathered.result.run_id} has no node that measured queries and is counted."
-    undefined = "its goodput is undefined: when tokens came was not seen, or it had no queries."
+    undefined = "its goodput is undefined: token times are unknown, or it had no queries."
     if slo is not None:
         return f"{gathered.result.run_id}: {undefined}"
     return (

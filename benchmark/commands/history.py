@@ -1,4 +1,4 @@
-"""`python3 -m benchmark history`: every node over all stored runs, and since when it is another one."""
+"""`python3 -m benchmark history`: every node over all stored runs, and when it changed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `history`."""
     parser.epilog = "Reads the runs' cluster results, never their samples, through results/index.json."
     where.add_arguments(parser)
-    parser.add_argument("--node", default="", metavar="NODE", help="one node only")
+    parser.add_argument("--node", default="", metavar="NODE", help="only this node")
     parser.add_argument("--json", action="store_true", help="print a record instead of text")
 
 

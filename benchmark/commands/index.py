@@ -1,4 +1,4 @@
-"""`python3 -m benchmark index`: the page over all runs, made anew."""
+"""`python3 -m benchmark index`: rewrite the page over all runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Write the page; return 0. Raises InputError where it cannot be written."""
+    """Write the page; return 0. Raises InputError if it cannot be written."""
     results = where.results_dir(arguments)
     print(f"{results / PAGE_FILE}: {plural(write_index(results), 'run')}")
     return EXIT_VALID

@@ -1,4 +1,4 @@
-"""`python3 -m benchmark list`: all stored runs, the newest first."""
+"""`python3 -m benchmark list`: all stored runs, newest first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmark.cluster.stored.states import IN_PROGRESS, INVALID, PARTIAL, UNFIN
 from benchmark.commands import where
 from benchmark.errors import EXIT_VALID, InputError
 
-# A word of a command line has no space.
+# Command line names of verdicts, without spaces.
 VERDICTS = {state.replace(" ", "-"): state for state in (VALID, INVALID, PARTIAL, IN_PROGRESS, UNFINISHED)}
 LIMIT = 20
 
@@ -19,11 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `list`."""
     parser.epilog = "Reads the runs' cluster results, never their samples. index.html beside the runs shows the same."
     where.add_arguments(parser)
-    parser.add_argument("--profile", default="", metavar="PROFILE", help="runs of this profile")
-    parser.add_argument("--node", default="", metavar="NODE", help="runs that asked this node")
-    parser.add_argument("--verdict", default="", choices=tuple(VERDICTS), help="runs that ended so")
+    parser.add_argument("--profile", default="", metavar="PROFILE", help="only runs of this profile")
+    parser.add_argument("--node", default="", metavar="NODE", help="only runs with this node")
+    parser.add_argument("--verdict", default="", choices=tuple(VERDICTS), help="only runs that ended like this")
     parser.add_argument(
-        "--limit", type=int, default=LIMIT, metavar="N", help=f"the newest N of them; 0: all; default {LIMIT}"
+        "--limit", type=int, default=LIMIT, metavar="N", help=f"only the newest N of these; 0: all; default {LIMIT}"
     )
     parser.add_argument("--json", action="store_true", help="print a record instead of text")
 

@@ -1,4 +1,4 @@
-"""`python3 -m benchmark manifest`: everything that is ever fetched, with its version and what vouches for its content.
+"""`python3 -m benchmark manifest`: everything that is ever downloaded, with its version and how it is verified.
 
 For whoever has to judge what crosses into a closed network: one list, without and with checksums of what was fetched.
 """
@@ -33,20 +33,20 @@ The default model is {DEFAULT_MODEL}."""
 
 @dataclass(frozen=True)
 class Item:
-    """One thing that is fetched."""
+    """One thing that is downloaded."""
 
     name: str
     version: str
     source: str
     size: int | None = None
-    """Bytes; None: not known before it is fetched."""
+    """Bytes; None: unknown before it is downloaded."""
     checksum: str | None = None
-    """With its kind; None: not known before it is fetched."""
+    """With its kind; None: unknown before it is downloaded."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """Things of one kind, and what pins and verifies them."""
+    """Things of one kind, and how they are pinned and verified."""
 
     title: str
     pinned: str
@@ -55,7 +55,7 @@ class Section:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `manifest`."""
-    parser.epilog = "Prints Markdown. Asks no network; changes nothing."
+    parser.epilog = "Prints Markdown. Uses no network; changes nothing."
     parser.add_argument(
         "--wheelhouse", type=Path, action="append", default=[], metavar="DIR", help="list these wheels; may be repeated"
     )
@@ -63,10 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cache-dir", type=Path, metavar="DIR", help="list the model's and dataset's files in this cache"
     )
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="ID", help="hub id (default: %(default)s)")
-    parser.add_argument("--revision", default=DEFAULT_REVISION, metavar="REV", help="of the model")
+    parser.add_argument("--revision", default=DEFAULT_REVISION, metavar="REV", help="revision of the model")
     parser.add_argument("--dataset", default=DEFAULT_DATASET, metavar="ID", help="hub id (default: %(default)s)")
-    parser.add_argument("--dataset-revision", default=DEFAULT_DATASET_REVISION, metavar="REV", help="of the dataset")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of Markdown")
+    parser.add_argument("--dataset-revision", default=DEFAULT_DATASET_REVISION, metavar="REV", help="its revision")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
 
 
 def main(arguments: argparse.Namespace) -> int:

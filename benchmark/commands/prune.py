@@ -1,4 +1,4 @@
-"""`python3 -m benchmark prune`: remove old runs from the results directory, once it was shown which."""
+"""`python3 -m benchmark prune`: show old runs of the results directory, and remove them."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from benchmark.text.figures import byte_size
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `prune`."""
     parser.epilog = (
-        "A run goes where it is neither among the newest nor young, as far as either is given. Never a baseline, a run "
-        f"that --never or {PINNED} (beside the runs, an id a line) names, one that goes on, the newest with its "
-        "settings and hardware, or what is no run of this user. Without --yes nothing is removed."
+        "Removes runs that are neither among the newest (--keep) nor recent (--older-than). Never removes a baseline, "
+        f"a run named by --never or in {PINNED} (beside the runs, one id per line), a run in progress, the newest run "
+        "with its settings and hardware, or anything that is not a run of this user. Without --yes nothing is removed."
     )
-    parser.add_argument("--keep", type=int, metavar="N", help="the newest N runs stay")
-    parser.add_argument("--older-than", metavar="AGE", help="younger runs stay: 12h, 90d, 4w")
-    parser.add_argument("--never", action="append", default=[], metavar="RUN", help="this run stays; may be repeated")
-    parser.add_argument("--yes", action="store_true", help="remove what is shown")
+    parser.add_argument("--keep", type=int, metavar="N", help="keep the newest N runs")
+    parser.add_argument("--older-than", metavar="AGE", help="keep younger runs: 12h, 90d, 4w")
+    parser.add_argument("--never", action="append", default=[], metavar="RUN", help="keep this run; may be repeated")
+    parser.add_argument("--yes", action="store_true", help="remove the runs, instead of only listing them")
     where.add_arguments(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Show what would go, or remove it; return 0. Raises InputError; RunError where something could not be removed."""
+    """List or remove the runs; return 0. Raises InputError; RunError if something could not be removed."""
     if arguments.keep is None and arguments.older_than is None:
-        raise InputError("Say which runs are old: --keep N, --older-than 90d, or both.")
+        raise InputError("Give --keep N, --older-than AGE such as 90d, or both.")
     if arguments.keep is not None and arguments.keep < 0:
         raise InputError("--keep takes a number of runs.")
     older_s = None if arguments.older_than is None else parse_age(arguments.older_than, "--older-than")
@@ -42,7 +42,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.yes:
         _remove(planned, results)
     elif planned.goes:
-        print("Nothing was removed yet: --yes removes what is shown.")
+        print("Nothing was removed: add --yes to remove these runs.")
     return EXIT_VALID
 
 
@@ -62,7 +62,7 @@ def _show(planned: Plan, results: Path, done: bool) -> None:
 
 def _described(one: Stored) -> str:
     if one.run is None:
-        return "left of a removal that was cut short"
+        return "remains of an interrupted removal"
     profiles = sorted({asked.profile.name for asked in one.run.nodes.values()})
     count = len(one.run.nodes)
     return f"{one.age_s / 86400:.0f} d old, {', '.join(profiles)}, {count} node{'' if count == 1 else 's'}"

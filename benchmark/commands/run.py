@@ -1,4 +1,4 @@
-"""`python3 -m benchmark run`: one node, by hand or started by Ansible."""
+"""`python3 -m benchmark run`: measure one node, by hand or started by Ansible."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from benchmark.secret_settings import NAMES, Secrets, parse_secrets
 from benchmark.settings.by_hand import from_environment
 from benchmark.text.node_result import render_node
 
-# What of the environment a run by hand honours that is no secret.
+# Environment variables, apart from secrets, that a run by hand honours.
 HONOURED = ("SERVER_TARGET_QPS", "CUDA_VISIBLE_DEVICES", "HF_HOME")
 
 
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `run`."""
     parser.epilog = (
         "Honours NODE_NAME (default: the host name), SERVER_TARGET_QPS, CUDA_VISIBLE_DEVICES, HF_HOME, OPENAI_API_KEY "
-        "and the variables of a proxy. "
+        "and the proxy variables. "
         "The results go to results/<run id>/."
     )
     parser.add_argument(
@@ -45,29 +45,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a setting under the name that it has in the inventory, such as benchmark_device=cpu; may be repeated",
+        help="a setting by its name in the inventory, such as benchmark_device=cpu; may be repeated",
     )
     parser.add_argument(
         "--order",
         type=Path,
         metavar="FILE",
-        help="an order that the controller wrote; nothing else is then honoured",
+        help="an order written by the controller; all other settings are then ignored",
     )
     parser.add_argument(
         "--secrets",
         metavar="FILE",
-        help=f"a line of JSON with any of {', '.join(NAMES)}, by a file or (-) on standard input",
+        help=f"a line of JSON with any of {', '.join(NAMES)}, from a file or (-) standard input",
     )
     parser.add_argument(
         "--starting-lock",
         type=int,
         metavar="DESCRIPTOR",
-        help="with --order: starting.lock beside it is open and locked as this; released when ready to measure",
+        help="with --order: file descriptor of the locked starting.lock beside it; released when ready to measure",
     )
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run, print the result for whoever started it by hand, return the exit code."""
+    """Run, print the result if run by hand, and return the exit code."""
     secrets = _read_secrets(arguments.secrets) if arguments.secrets else Secrets()
     request = (
         _from_order(arguments.order, arguments.starting_lock)
@@ -76,8 +76,8 @@ def main(arguments: argparse.Namespace) -> int:
     )
     hold_environments(*([request.engine_dir] if request.engine_dir else []))
     settings = request.resolved.settings
-    # Before torch and transformers are imported: they are read then. By itself CUDA counts from the fastest GPU, and
-    # with unlike ones the numbers in CUDA_VISIBLE_DEVICES would not be those of nvidia-smi.
+    # Set before torch and transformers are imported, which read them. By default CUDA numbers the fastest GPU first, so
+    # with different GPUs the numbers in CUDA_VISIBLE_DEVICES would not be those of nvidia-smi.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     os.environ["HF_HOME"] = str(Path(settings.hf_cache_dir).expanduser())
     with _masked_output(secrets):
@@ -91,16 +91,16 @@ def main(arguments: argparse.Namespace) -> int:
 def _run(request: RunRequest) -> NodeResult:
     if request.group is None:
         return run(request)
-    # It loads the client of servers, which takes time that other runs need not spend.
+    # Imported here: it loads the client for servers, which other runs do not need.
     from benchmark.node.group import run_part
 
     return run_part(request, request.group)
 
 
 def _read_secrets(source: str) -> Secrets:
-    """Return the secrets, in a process that has the environment which they ask for from its very beginning.
+    """Return the secrets, in a process that has had their environment variables from its start.
 
-    Much is read once only: by the dynamic linker (LD_LIBRARY_PATH), by Python, by libraries when they are imported.
+    Many variables are only read once: by the dynamic linker (LD_LIBRARY_PATH), by Python, by libraries on import.
     """
     try:
         line = sys.stdin.readline() if source == "-" else Path(source).read_text(encoding="utf-8")
@@ -109,7 +109,7 @@ def _read_secrets(source: str) -> Secrets:
     secrets = parse_secrets(line)
     if any(os.environ.get(name) != value for name, value in secrets.environment.items()):
         if source == "-":
-            read, write = os.pipe()  # which holds more than the line may have
+            read, write = os.pipe()  # its buffer is larger than the longest line
             os.write(write, line.encode())
             os.close(write)
             os.dup2(read, sys.stdin.fileno())
@@ -121,7 +121,7 @@ def _read_secrets(source: str) -> Secrets:
 
 @contextmanager
 def _masked_output(secrets: Secrets) -> Iterator[None]:
-    """Within, nothing that Python prints holds a secret."""
+    """A context in which nothing that Python prints contains a secret."""
     if not secrets.values:
         yield
         return
@@ -132,7 +132,7 @@ def _masked_output(secrets: Secrets) -> Iterator[None]:
 
 def _exit_code(request: RunRequest, result: NodeResult) -> int:
     if result.status == "complete" and (request.serves or (request.group and not request.group.leads)):
-        # What it served is for the driver, or the head of its group, to judge.
+        # The driver, or the head of its group, judges what it served.
         return EXIT_VALID
     if result.status != "complete" or result.verdict is None:
         raise RunError(result.error or "The run did not complete.")
@@ -154,7 +154,7 @@ def _from_order(path: Path, starting_lock: int | None) -> RunRequest:
         starting_lock,
         text=False,
         code=order.code,
-        # A driver computes nothing that a machine could be too busy for with its own servers.
+        # A driver may share its machine with its own servers: it computes nothing itself.
         owner=order.owner.words if order.owner and not order.drives else "",
         first_step=order.first_step,
         burst_qps=order.burst_qps,
@@ -174,17 +174,17 @@ def _engine_dir(order: RunOrder) -> Path | None:
 
 
 def _require_code(wanted: Code | None) -> None:
-    """Raise SetupError where the code that runs here is not the one that the controller wants measured with."""
+    """Raise SetupError if the code that runs here is not the controller's."""
     if wanted is not None and (here := installed_sha256()) != wanted.sha256:
         raise SetupError(
-            f"The code in {PACKAGE.parent} on this node is {here[:SHORT]}, and the controller's checkout is "
+            f"The code in {PACKAGE.parent} on this node is {here[:SHORT]}, but the controller's checkout is "
             f"{wanted.sha256[:SHORT]}: it was changed by hand, or by another checkout. Nothing was measured: remove "
             "that directory on the node and run playbooks/provision.yml."
         )
 
 
 def _by_hand(assignments: list[str], source: str | None) -> RunRequest:
-    # Here alone: a node that was given an order has no use for it, and loading it takes as long as a tenth of the rest.
+    # Imported here: a node with an order does not need it, and it adds a tenth to the start-up time.
     from yaml import safe_load as load
 
     node = os.environ.get("NODE_NAME") or socket.gethostname()
@@ -204,8 +204,8 @@ def _by_hand(assignments: list[str], source: str | None) -> RunRequest:
 
 
 def command_line(node: str, assignments: list[str], source: str | None) -> str:
-    """Return the line that runs it again; of secrets it names the file."""
-    # Each of these says what is measured, as --set does.
+    """Return the command that runs it again; secrets appear only as their file."""
+    # These variables choose what is measured, as --set does.
     kept = {name: os.environ[name] for name in HONOURED if os.environ.get(name)}
     variables = [f"{name}={shlex.quote(value)}" for name, value in {"NODE_NAME": node, **kept}.items()]
     secrets = ["--secrets", source] if source and source != "-" else []

@@ -1,4 +1,4 @@
-"""`python3 -m benchmark schema`: the JSON schemas of every file that a run holds."""
+"""`python3 -m benchmark schema`: write the JSON schemas of all files of a run."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from benchmark.records import (
 from benchmark.rundir import RunOrder
 
 DIRECTORY = Path(__file__).parents[2] / "docs" / "schema"
-# Name of the schema's file -> what it describes, and where that lies.
+# Schema's file name -> record, and the file that it describes.
 SCHEMAS: Mapping[str, tuple[type[BaseModel], str]] = {
     "run": (RunRecord, "run.json"),
     "aggregated_datacenter_results": (ClusterResult, "aggregated_datacenter_results.json"),
-    "verdict": (RunVerdict, "verdict.json, and of what benchmark_notify is given"),
+    "verdict": (RunVerdict, "verdict.json, and of the message of benchmark_notify"),
     "interrupted": (Interruption, "interrupted.json"),
     "start": (AgreedStart, "start.json"),
     "order": (RunOrder, "order.json, on the node"),

@@ -1,4 +1,4 @@
-"""`python3 -m benchmark submission`: the tree that MLCommons' submission checker reads, from one or several runs."""
+"""`python3 -m benchmark submission`: write the tree that MLCommons' submission checker reads, from one or more runs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from benchmark.text.columns import clean
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `submission`."""
     parser.epilog = (
-        "Exit codes: 0 the tree has what the division asks for, as far as is known here; 1 it was written and "
-        "something is missing; 2 bad input, or system.yml was written to be filled in."
+        "Exit codes: 0 the tree has what the division requires, as far as this program can check; 1 it was written, "
+        "but something is missing; 2 bad input, or system.yml was written as a template to fill in."
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help=where.RUN)
     parser.add_argument("--division", choices=DIVISIONS, required=True)
@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("system.yml"),
         metavar="FILE",
-        help="what no program sees of the system; written as a template where it is not there (default: system.yml)",
+        help="facts about the system that no program can detect; if missing, a template is written (default: "
+        "system.yml)",
     )
     parser.add_argument("--node", action="append", default=[], metavar="NAME", help="only this node; may be repeated")
     where.add_arguments(parser)
@@ -48,17 +49,17 @@ def main(arguments: argparse.Namespace) -> int:
     if not arguments.system.exists():
         write_template(arguments.system)
         raise InputError(
-            f"{arguments.system} was written: answer what it asks of the system, then give the command again."
+            f"{arguments.system} was written: fill in its answers about the system, then run the command again."
         )
     answers = read_system(arguments.system, len(seen.gpus), bool(host_interconnect(seen)))
     lacks = missing(submission, arguments.division)
     output = write_tree(arguments.output, submission, answers, arguments.division, arguments.submitter)
     print(f"{output}: {arguments.division} division of MLPerf Inference v{ROUND}; {DISCLAIMER}.")
-    # Nodes' own words are among them.
+    # They contain text from nodes.
     for sentence in submission.left_out:
         print(clean(sentence))
     if not lacks:
-        print("Nothing is missing that is known here. MLCommons' own checker decides: docs/mlperf.md.")
+        print("Nothing is missing, as far as this program can check. MLCommons' own checker decides: docs/mlperf.md.")
         return EXIT_VALID
     sys.stdout.flush()
     print("Missing:", *(f"- {clean(sentence)}" for sentence in lacks), sep="\n")

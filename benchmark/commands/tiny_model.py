@@ -1,4 +1,4 @@
-"""`python3 -m benchmark tiny-model`: a model to try everything with."""
+"""`python3 -m benchmark tiny-model`: make a tiny model for trying the benchmark."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Make the model and say where it is."""
+    """Make the model and print its directory."""
     make_tiny_model(arguments.directory)
-    print(f"A tiny model lies in {arguments.directory}")
+    print(f"The tiny model is in {arguments.directory}")
     return EXIT_VALID

@@ -1,4 +1,4 @@
-"""`python3 -m benchmark wheelhouse`: fill a wheelhouse with exactly what the requirements need for a kind of node."""
+"""`python3 -m benchmark wheelhouse`: fill a wheelhouse with exactly the wheels that a kind of node needs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmark.errors import EXIT_VALID, InputError, SetupError
 from benchmark.files import file_sha256, read_record, write_record
 
 INDEX, TORCH_INDEX, GIVEN = "package index", "torch index", "was in the directory"
-# Each round brings what the wheels of the last one ask for.
+# Each round downloads the requirements of the last round's wheels.
 MAX_ROUNDS = 20
 STDERR = 2
 PIP = (sys.executable, "-m", "pip", "--no-color", "--disable-pip-version-check", "--no-input")
@@ -28,25 +28,27 @@ PIP = (sys.executable, "-m", "pip", "--no-color", "--disable-pip-version-check",
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `wheelhouse`."""
     parser.epilog = (
-        f"Writes {MANIFEST} beside the wheels, with every checksum. May be run again into the same directory for "
-        "another kind of node; what is there already is not brought again, and wheels of old pins are removed. pip's "
-        "own configuration (mirrors, proxies) holds."
+        f"Writes {MANIFEST} beside the wheels, with every checksum. Can be run again into the same directory for "
+        "another kind of node: existing wheels are not downloaded again, and wheels of old pins are removed. pip's own "
+        "configuration (mirrors, proxies) applies."
     )
     parser.add_argument("directory", type=Path, metavar="DIR")
     parser.add_argument("--requirements", type=Path, default=Path("requirements-node.txt"), metavar="FILE")
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
-    parser.add_argument("--python", default=own, metavar="3.N", help="of the nodes (default: %(default)s, this one's)")
+    parser.add_argument(
+        "--python", default=own, metavar="3.N", help="Python of the nodes (default: %(default)s, that of this Python)"
+    )
     parser.add_argument(
         "--platform",
         default="manylinux_2_28_x86_64",
         metavar="TAG",
-        help="of the nodes: glibc and machine (default: %(default)s, which glibc 2.28 or newer on x86-64 takes)",
+        help="glibc and machine of the nodes (default: %(default)s, which needs glibc 2.28 or newer on x86-64)",
     )
     parser.add_argument("--torch-index-url", default="", metavar="URL", help="package index of torch builds")
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Fill the wheelhouse, print what it holds, return the exit code."""
+    """Fill the wheelhouse, print its content, return the exit code."""
     directory: Path = arguments.directory.expanduser().absolute()
     try:
         target = Target(python=arguments.python, platform=arguments.platform)
@@ -61,15 +63,15 @@ def main(arguments: argparse.Namespace) -> int:
     house, brought, unneeded = Filling(directory, target, arguments.torch_index_url).fill(requirements)
     made_for = "; ".join(map(str, house.made_for))
     print(
-        f"{directory}: {len(house.wheels)} wheels, {house.size / 1e6:,.0f} MB, {brought} brought now, for {made_for}."
+        f"{directory}: {len(house.wheels)} wheels, {house.size / 1e6:,.0f} MB, {brought} of them new, for {made_for}."
     )
     if unneeded:
-        print(f"Not needed, and left where they are: {', '.join(unneeded)}.")
+        print(f"Not needed, and left in place: {', '.join(unneeded)}.")
     return EXIT_VALID
 
 
 class Filling:
-    """The state of one call: the directory, and where the wheels that came into it are from."""
+    """The state of one call: the directory, and the sources of the new wheels."""
 
     def __init__(self, directory: Path, target: Target, torch_index_url: str) -> None:
         self.directory, self.target, self.torch_index_url = directory, target, torch_index_url
@@ -79,9 +81,9 @@ class Filling:
         self.known: dict[tuple[str, int], Wheel] = {}
 
     def fill(self, text: str) -> tuple[Wheelhouse, int, list[str]]:
-        """Return what the manifest says now, how many wheels this call brought, and the files that nothing needs.
+        """Return the new manifest, how many wheels were added, and the files that nothing needs.
 
-        Raises InputError (a line or wheel that cannot be used) and SetupError (pip failed).
+        Raises InputError (an unusable line or wheel) and SetupError (pip failed).
         """
         requirements = parse_requirements(text)
         ours = set(self.sources)
@@ -90,7 +92,7 @@ class Filling:
             choice = choose(requirements, wheels, self.target)
             if not choice.missing:
                 break
-            print(f"{len(wheels)} wheels are there, {len(choice.missing)} to be brought", file=sys.stderr)
+            print(f"{len(wheels)} wheels exist, {len(choice.missing)} to download", file=sys.stderr)
             self._bring(choice.missing)
         else:
             raise SetupError(
@@ -100,7 +102,7 @@ class Filling:
         choices = {self.target: choice}
         for other in self.before.made_for:
             again = choose(requirements, wheels, other)
-            # With other pins it is not made for that target any more.
+            # With other pins it is no longer complete for that target.
             choices |= {} if again.missing or other == self.target else {other: again}
         return self._finish(choices, len(set(self.sources) - ours))
 
@@ -129,7 +131,7 @@ class Filling:
         rest = [one.requirement for one in missing if one.requirement not in torch]
         with tempfile.TemporaryDirectory(prefix=".part-", dir=self.directory) as place:
             if torch:
-                # From that index alone, as the role does it: what comes after finds torch here and takes no other.
+                # Only from that index, as in the role: later downloads find torch here and use no other.
                 self._download(Path(place), torch, TORCH_INDEX, "--index-url", self.torch_index_url)
             if rest:
                 self._download(Path(place), rest, INDEX)
@@ -139,7 +141,7 @@ class Filling:
         words = ["--no-deps", "--prefer-binary", "--dest", str(place), "--python-version", self.target.python]
         words += ["--implementation", "cp", "--abi", f"cp{python}", "--abi", "abi3", "--abi", "none"]
         words += [word for platform in self.target.platforms() for word in ("--platform", platform)]
-        remedy = f"is there such a version for {self.target}, and does pip reach an index that has it?"
+        remedy = f"is there such a version for {self.target}, and can pip reach an index that has it?"
         _pip("download", *words, *options, *requirements, remedy=remedy)
         for path in sorted(place.iterdir()):
             if path.suffix == ".whl":
@@ -148,14 +150,14 @@ class Filling:
                 self._build(path, source)
 
     def _build(self, archive: Path, source: str) -> None:
-        """Build the wheel of a package that is published as source alone."""
+        """Build the wheel of a package that is only published as source."""
         with tempfile.TemporaryDirectory(prefix=".part-", dir=self.directory) as place:
             _pip("wheel", "--no-deps", "--wheel-dir", place, str(archive), remedy="build it by hand, and put it there.")
             (wheel,) = Path(place).glob("*.whl")
             made = read_wheel(wheel, "")
             if not choose(parse_requirements(f"{made.name}=={made.version}"), [made], self.target).wheels:
                 raise SetupError(
-                    f"{archive.name} is published as source alone and builds into {wheel.name}, which is not for "
+                    f"{archive.name} is only published as source, and builds {wheel.name}, which is not for "
                     f"{self.target}: build it on a machine of that kind (pip wheel) and put it into {self.directory}."
                 )
             self._adopt(wheel, f"built here from {archive.name} of the {source}, SHA-256 {file_sha256(archive)}")
@@ -169,7 +171,7 @@ class Filling:
 def _pip(command: str, *words: str, remedy: str) -> None:
     """Run pip with its usual configuration; raise SetupError with what it said, and `remedy`."""
     environment = {**os.environ, "SOURCE_DATE_EPOCH": EPOCH}
-    # What it brings, and how large that is, is shown as it comes.
+    # Downloads and their sizes are shown as they happen.
     done = subprocess.run(
         [*PIP, command, "--progress-bar", "off", *words],
         stdout=STDERR,
@@ -179,6 +181,6 @@ def _pip(command: str, *words: str, remedy: str) -> None:
         check=False,
     )
     if done.returncode != 0:
-        # Its last word; the one before may list a hundred versions.
+        # Only its last line; the one before may list a hundred versions.
         reported = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
         raise SetupError(f"pip {command} failed: {' '.join(reported[-1:]).removeprefix('ERROR: ')[:500]}: {remedy}")

@@ -1,4 +1,4 @@
-"""Which results directory and which run a command means: the same options and names for all of them."""
+"""The results directory and the run that a command uses: the same options and names for all commands."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ RUN = "a run id or the beginning of one, latest, or a run's directory"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say where runs are kept."""
+    """Add the options for the results directory."""
     parser.add_argument(
-        "--results-dir", type=Path, metavar="DIR", help="where runs are kept; default: as the inventory says"
+        "--results-dir", type=Path, metavar="DIR", help="the directory of all runs; default: the inventory's setting"
     )
     parser.add_argument(
-        "-i", "--inventory", action="append", metavar="PATH", help="the inventory to ask; default: that of ansible.cfg"
+        "-i",
+        "--inventory",
+        action="append",
+        metavar="PATH",
+        help="the inventory with that setting; default: that of ansible.cfg",
     )
 
 
 def results_dir(arguments: argparse.Namespace) -> Path:
-    """Return where runs are kept; where that is not the default, say so once on standard error. Raises InputError."""
+    """Return the results directory, and report it on standard error if it is not the default. Raises InputError."""
     if arguments.results_dir is None:
         arguments.results_dir, why = asked_results(arguments.inventory or ())
         if arguments.results_dir not in (CHECKOUT / DEFAULT, Path(DEFAULT).absolute()):
@@ -34,7 +38,7 @@ def results_dir(arguments: argparse.Namespace) -> Path:
 
 
 def run_dir(arguments: argparse.Namespace, name: str) -> Path:
-    """Return the directory of a run; only for a name that is no path the inventory is asked. Raises InputError."""
+    """Return the directory of a run; the inventory is only read if the name is not a path. Raises InputError."""
     if found := run_at(name):
         return found
     require_name(name)
@@ -42,7 +46,7 @@ def run_dir(arguments: argparse.Namespace, name: str) -> Path:
 
 
 def run_or_node(arguments: argparse.Namespace, name: str) -> tuple[Path, str]:
-    """Return the run's directory for RUN, and for RUN/NODE also the node. Raises InputError."""
+    """Return the run's directory and, for RUN/NODE, the node. Raises InputError."""
     head, _, node = name.rstrip("/").rpartition("/")
     for path, rest in ((name, ""), (head, node)):
         if found := run_at(path):

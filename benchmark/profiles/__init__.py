@@ -1,6 +1,6 @@
 """Profiles: named, versioned choices of scenario, dataset, limits and generation settings. One YAML file each.
 
-A file in this directory is known by its name; a path names a user's own.
+A file in this directory is selected by its name, a user's own by its path.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from benchmark.provisioned import ENGINES
 
 _HERE = Path(__file__).parent
 _NODE = _HERE.parent / "node"
-# Engines, scenarios and datasets whose files were found.
+# Engines, scenarios and datasets with existing files.
 _SEEN: set[tuple[str, str]] = set()
 
-# The scenario, engine and dataset of a profile that measures the hardware alone.
+# The scenario, engine and dataset of a profile that only measures the hardware.
 NONE = "none"
-# What only waits: it says nothing of the hardware.
+# An engine that only waits, and says nothing about the hardware.
 SIMULATED = "simulated"
 MOST_STEPS, MOST_IN_FLIGHT = 20, 4096
 
 
 def switch_in_yaml(value: Any) -> Any:
-    """Return the words on and off, which YAML takes for true and false, as they were written."""
+    """Return on and off as words, although YAML reads them as true and false."""
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
@@ -57,7 +57,7 @@ class Generation(_Part):
 
 
 class Limit(_Part):
-    """One check of the verdict: `metric` held against a fixed limit, or against a share of the target.
+    """One check of the verdict: `metric` compared with a fixed limit, or with a share of the target.
 
     Exactly one of `at_least`, `at_most` and `at_least_of_target` is given.
     """
@@ -77,7 +77,7 @@ class Limit(_Part):
 
 
 class Sweep(_Part):
-    """A ladder of loads, one after the other: `concurrency` or `rate`, in ascending order."""
+    """A ladder of loads, one after another: `concurrency` or `rate`, in ascending order."""
 
     concurrency: tuple[Annotated[int, Field(ge=1, le=MOST_IN_FLIGHT)], ...] = Field(
         (), max_length=MOST_STEPS, description="queries in flight on each GPU, one step per value"
@@ -99,19 +99,19 @@ class Sweep(_Part):
         if bool(self.concurrency) == bool(self.rate):
             raise ValueError("give either concurrency or rate")
         if list(self.steps) != sorted(set(self.steps)):
-            raise ValueError("each step is to be above the one before it")
+            raise ValueError("each step must be above the one before it")
         if any(limit.at_least_of_target is not None for limit in self.limits):
             raise ValueError("limits are fixed figures: give at_least or at_most")
         return self
 
     @property
     def steps(self) -> tuple[float, ...]:
-        """The loads, in the order in which they are measured."""
+        """The loads, in the order of measurement."""
         return self.concurrency or self.rate
 
 
 class Profile(_Part):
-    """What is run and what it is held against."""
+    """What is run, and the limits for it."""
 
     name: str = Field(min_length=1, description="the name in results")
     version: int = Field(ge=1, description="raise it whenever the numbers would change")
@@ -164,22 +164,22 @@ class Profile(_Part):
 
     @property
     def needs_model(self) -> bool:
-        """Whether a node has to have the model."""
+        """Whether a node needs the model."""
         return self.loads_model and not self.without_model_or_gpu
 
     @property
     def loads_model(self) -> bool:
-        """Whether a model answers a dataset's prompts; else only the hardware is probed."""
+        """Whether a model answers a dataset's prompts; otherwise only the hardware is probed."""
         return self.engine != NONE
 
     @property
     def measures_queries(self) -> bool:
-        """Whether queries are issued and measured: without them nodes have no window to share."""
+        """Whether queries are issued and measured: without them nodes have no common window."""
         return self.loads_model and self.accuracy != "only"
 
     @property
     def scheduled(self) -> bool:
-        """Whether a schedule sets the queries per second, and not how fast they are answered."""
+        """Whether a schedule sets the queries per second, rather than the system's speed."""
         return self.scenario == "schedule" or self.scenario_options.get("scenario") == "Server"
 
     @property
@@ -193,7 +193,7 @@ class Profile(_Part):
         if value == NONE:
             return value
         kind = info.field_name + "s"
-        # Looked for by name, once: a large run has a profile for each node, and there may be hundreds of runs to read.
+        # Looked up by name, once: a large run has a profile for each node, and there may be hundreds of runs to read.
         if (kind, value) not in _SEEN and not (kind == "engines" and value in ENGINES):
             there = value.isidentifier() and not value.startswith("_") and (_NODE / kind / f"{value}.py").is_file()
             if there:
@@ -223,7 +223,7 @@ def profile_names() -> list[str]:
 
 
 def load_profile(name: str) -> Profile:
-    """Return the profile of that name, or of that path. Raises InputError, one sentence a line."""
+    """Return the profile with that name or path. Raises InputError, one sentence per line."""
     path = _HERE / f"{name}.yaml"
     if "/" in name or name.endswith((".yaml", ".yml")):
         path = Path(name).expanduser()
@@ -243,8 +243,8 @@ def load_profile(name: str) -> Profile:
 
 @lru_cache(maxsize=8)
 def _parse(text: str, path: Path) -> Profile:
-    """Return the profile that a file holds; all nodes of a play mostly have the same."""
-    # Here alone: a node is given its profile ready-made, and has no use for it.
+    """Return the profile in a file; cached, since the nodes of a play mostly have the same."""
+    # Imported here: a node gets its profile in its order, and does not need YAML.
     import yaml
 
     try:

@@ -1,6 +1,6 @@
 """The engines that the project installs: one file each, with a declaration called ENGINE.
 
-Each has a role of its name.
+Each has a role with the same name.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ ENGINES = _declared()
 """By name."""
 
 PROVISIONING_ROLES = ("python_env", *ENGINES, "hf_cache")
-"""The roles that provide something on a node, in their order.
+"""The provisioning roles, in order.
 
-The names of their settings begin with theirs, and each registers ROLE_made, which says whether it failed.
+Their names are the prefixes of their settings, and each registers ROLE_made, which says whether it failed.
 """
 
 FROM_SERVERS = f"{', '.join(ENGINES)} or endpoint"
-"""In words, the engines that measure a server: what our own cannot do, a server may."""
+"""The engines that measure a server, in words: a server may do what our own engines cannot."""
 
 if TYPE_CHECKING:
 

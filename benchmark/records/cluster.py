@@ -1,4 +1,4 @@
-"""What the nodes' results amount to together: `aggregated_datacenter_results.json`."""
+"""The combined result of all nodes: `aggregated_datacenter_results.json`."""
 
 from __future__ import annotations
 
@@ -33,72 +33,80 @@ class Spread(Record):
     """One figure over the repeats of a run."""
 
     metric: Name = Field(description="a path into the metrics")
-    values: tuple[float, ...] = Field(description="of each repeat, in their order")
+    values: tuple[float, ...] = Field(description="one of each repeat, in order")
     median: float
     lowest: float
     highest: float
-    cv: float = Field(description="coefficient of variation: the sample's standard deviation over the mean")
+    cv: float = Field(description="coefficient of variation: the sample standard deviation over the mean")
     stable: bool = Field(description="whether the coefficient of variation is at most 0.05")
 
 
 class Roofline(Record):
-    """What one GPU's own memory and matrix rate allow at best, by its probes, and what was measured beside it.
+    """What one GPU's own memory and matrix rate allow at best, according to its probes, and what was measured.
 
     Limits, not targets: with many queries in flight a token's time is above its least by nature.
     """
 
-    weights: Count = Field(description="that each token is multiplied with: all but tables that it picks a row of")
+    weights: Count = Field(description="weights that each token is multiplied with: all except lookup tables")
     weights_bytes: Count
-    memory_read_gb_s: float | None = Field(None, description="the probe's, of the median GPU")
-    matrix_tflop_s: float | None = Field(None, description="the probe's in the run's precision, of the median GPU")
+    memory_read_gb_s: float | None = Field(None, description="measured by the probe, on the median GPU")
+    matrix_tflop_s: float | None = Field(
+        None, description="measured by the probe in the run's precision, on the median GPU"
+    )
     alone: bool = Field(description="whether one query at a time was in flight on a GPU")
     least_tpot_ms: float | None = Field(None, description="weights_bytes / memory_read_gb_s")
-    tpot_ms: float | None = Field(None, description="the median that was measured")
+    tpot_ms: float | None = Field(None, description="the measured median")
     times_least_tpot: float | None = Field(None, description="tpot_ms / least_tpot_ms")
     most_tokens_per_s: float | None = Field(
         None,
         description="output tokens of one GPU: the matrix rate over 2 x weights for each token of prompt and answer",
     )
-    tokens_per_s: float | None = Field(None, description="output tokens of one GPU that were measured")
+    tokens_per_s: float | None = Field(None, description="measured output tokens of one GPU")
     share_of_most_tokens: float | None = Field(None, description="tokens_per_s / most_tokens_per_s")
 
 
 class NodeRow(Record):
-    """One node in the cluster summary. Values are absent where the node has none."""
+    """One node in the cluster summary. Values are absent if the node has none."""
 
     node: Name
-    members: tuple[Name, ...] = Field((), description="of a group that serves one copy of the model: its nodes")
+    members: tuple[Name, ...] = Field((), description="for a group that serves one copy of the model: its nodes")
     status: Literal["complete", "interrupted", "failed", "missing", "refused", "in progress"]
     counted: bool = Field(description="whether its numbers are part of the totals")
-    attempt: Count | None = Field(None, description="the attempt that measured it; absent: none did")
+    attempt: Count | None = Field(None, description="the attempt that measured it; absent: it was not measured")
     reason: Text = Field("", description="why it failed or is invalid; empty for a valid node")
-    stage: Text = Field("", description="in which stage it failed or was interrupted; empty for a complete result")
+    stage: Text = Field("", description="the stage in which it failed or was interrupted; empty for a complete result")
     group: int | None = Field(None, description="index into groups, for counted nodes")
-    model: Text = Field("", description="what the numbers are of: model, revision, precision, device")
+    model: Text = Field("", description="what was measured: model, revision, precision, device")
     gpu: Text | None = None
     gpus: Count = 0
     simulated: bool = False
-    fallback: Text = Field("", description="which engine answered instead of the profile's, and why; empty: its own")
+    fallback: Text = Field(
+        "", description="the engine that replaced the profile's, and why; empty: the profile's own engine ran"
+    )
     metrics: Metrics | None = None
     probes: HardwareProbes | None = None
-    roofline: Roofline | None = Field(None, description="absent: no probes of a GPU, or the weights are not known")
+    roofline: Roofline | None = Field(None, description="absent: no probes of a GPU, or the weights are unknown")
     energy: Energy | None = None
-    cost: Cost | None = Field(None, description="absent: it has no benchmark_cost_per_gpu_hour, or no GPU answered")
-    goodput: Goodput | None = Field(None, description="absent: there are no limits of TTFT or TPOT, or it is undefined")
-    prefix_cache: PrefixCache | None = Field(None, description="absent: the engine is no server, or nothing is kept")
-    rate: Text = Field("", description="queries per second, where a schedule sets it; or searched")
-    load: Load | None = Field(None, description="of a closed loop or a sweep: what was asked of the node")
+    cost: Cost | None = Field(None, description="absent: no benchmark_cost_per_gpu_hour, or no GPU answered")
+    goodput: Goodput | None = Field(None, description="absent: no limits of TTFT or TPOT, or undefined")
+    prefix_cache: PrefixCache | None = Field(
+        None, description="absent: the engine is not a server, or there is no cache"
+    )
+    rate: Text = Field("", description="queries per second if a schedule sets them; or searched")
+    load: Load | None = Field(None, description="for a closed loop or a sweep: the load on the node")
     rouge: Rouge | None = None
-    audit: Text = Field("", description="what the compliance test came to, where one was run")
-    host_vars: Text = Field("", description="where the target was searched: what to set to measure at it again")
+    audit: Text = Field("", description="the outcome of the compliance test, if one was run")
+    host_vars: Text = Field("", description="settings for measuring at the target again, if it was searched for")
     verdict: Verdict | None = None
-    solo: tuple[SoloChange, ...] = Field((), description="where it was measured alone too")
-    spread: tuple[Spread, ...] = Field((), description="where there are several repeats")
-    served: ServedShare | None = Field(None, description="of the system's queries; absent: it is a system by itself")
+    solo: tuple[SoloChange, ...] = Field((), description="if it was also measured alone")
+    spread: tuple[Spread, ...] = Field((), description="if there are several repeats")
+    served: ServedShare | None = Field(
+        None, description="its share of the system's queries; absent: the node is a system of its own"
+    )
 
     @property
     def in_progress(self) -> bool:
-        """Whether nothing can be said of it yet."""
+        """Whether it is still running, without a result."""
         return self.status == "in progress"
 
 
@@ -119,23 +127,28 @@ class Group(Record):
     tpot_ms: Distribution | None
     worst_p99_latency_ms: float | None
     worst_p99_node: Name | None
-    energy_nodes: Count = Field(0, description="nodes whose GPUs' counters told; the three below cover these alone")
-    energy_joules: float | None = Field(None, description="their sum over the measuring windows: not the wall's")
+    energy_nodes: Count = Field(
+        0, description="nodes with GPU energy counters; the three fields below cover only these"
+    )
+    energy_joules: float | None = Field(
+        None, description="their sum over the measuring windows, not measured at the wall"
+    )
     tokens_per_joule: float | None = None
     joules_per_query: float | None = None
     cost: Cost | None = Field(None, description="of all nodes together; absent: one of them has none")
     goodput: Goodput | None = Field(None, description="the sum over the nodes; absent: undefined for one of them")
-    spread: tuple[Spread, ...] = Field((), description="of the group's figures, where there are several repeats")
+    spread: tuple[Spread, ...] = Field((), description="of the group's figures, if there are several repeats")
 
 
 class Overlap(Record):
-    """How long all counted nodes measured at the same time, how long any did, and how nearly together they began."""
+    """How long all counted nodes measured at the same time, how long any did, and the skew of their starts."""
 
     together_s: float
     any_s: float
     skew_ms: float | None = Field(None, description="latest start minus earliest start")
     uncertainty_ms: float | None = Field(
-        None, description="of the skew, from the clocks' offsets; absent: by the nodes' own clocks, compared unmeasured"
+        None,
+        description="of the skew, from the clocks' offsets; absent: by the nodes' own clocks, offsets unknown",
     )
     late_ms: dict[Name, float] = Field(
         default_factory=dict, description="nodes that began a tenth of a second or more after the agreed time"
@@ -146,13 +159,13 @@ class RepeatRow(Record):
     """One repeat of the whole run."""
 
     number: Count
-    value: float | None = Field(description="of the counted nodes together, of the metric that decides")
-    valid: Count = Field(description="counted nodes that are valid in it")
-    overlap: Overlap | None = Field(None, description="absent where not all were measured in one attempt")
+    value: float | None = Field(description="the deciding metric of the counted nodes together")
+    valid: Count = Field(description="counted nodes that are valid in this repeat")
+    overlap: Overlap | None = Field(None, description="absent if not all nodes were measured in one attempt")
 
 
 class Repeats(Record):
-    """The repeats of a run, and which one all figures are taken from."""
+    """The repeats of a run, and which one all figures are of."""
 
     chosen: Count = Field(description="the median repeat, by the metric below; of two middle ones the worse")
     metric: Name
@@ -160,7 +173,7 @@ class Repeats(Record):
 
 
 class MeasuredAttempt(Record):
-    """The counted nodes that one attempt at a resumed run measured, and how nearly together they did."""
+    """The counted nodes that one attempt at a resumed run measured, and their overlap."""
 
     number: Count
     at: Name
@@ -169,12 +182,12 @@ class MeasuredAttempt(Record):
 
 
 class Disagreement(Record):
-    """A node whose greedy tokens differ from those of nodes that are alike."""
+    """A node whose greedy tokens differ from those of like nodes."""
 
     node: Name
     prompt: Name = Field(description="the first prompt in which it differs")
     position: Count = Field(description="the first token that differs, from 0")
-    others: tuple[Name, ...] = Field(description="the nodes that it was held against")
+    others: tuple[Name, ...] = Field(description="the nodes that it was compared with")
 
 
 class Agreement(Record):
@@ -190,25 +203,25 @@ class Drift(Record):
 
     hardware: Text
     fact: Name
-    values: dict[Text, tuple[Name, ...]] = Field(description="value -> nodes, the most frequent first")
+    values: dict[Text, tuple[Name, ...]] = Field(description="value -> nodes, most frequent first")
 
 
 class Finding(Record):
-    """A node, or a GPU of it, that is slow among its peers or against its own history, and the probable cause."""
+    """A node, or one of its GPUs, that is slow compared with its peers or its own history, and the probable cause."""
 
     node: Name
-    place: Text = Field("", description="the GPU, or from which to which, that is slow; empty: the node as a whole")
+    place: Text = Field("", description="the slow GPU, or pair of GPUs; empty: the node as a whole")
     metric: Name = Field(
         description="the most telling one in which it is slow; tokens_per_joule: energy; probe.<name>: of the hardware"
     )
-    unit: Text = Field("", description="of a probe's figure; other metrics have theirs in their names")
+    unit: Text = Field("", description="the unit of a probe's figure; other metrics have it in their names")
     value: float
     expected: float = Field(description="median of the like nodes, or of the node's earlier runs")
     change: float = Field(description="value / expected - 1")
-    against: Text = Field(description="what it was held against, in words")
-    also: tuple[Text, ...] = Field((), description="what else it is worse in, in words")
+    against: Text = Field(description="what it was compared with, in words")
+    also: tuple[Text, ...] = Field((), description="what else is worse, in words")
     cause: Text = Field("", description="empty: no cause was seen")
-    evidence: tuple[Text, ...] = Field((), description="what speaks for the cause, a sentence each")
+    evidence: tuple[Text, ...] = Field((), description="the evidence for the cause, a sentence each")
 
 
 class ClusterResult(Record):
@@ -222,19 +235,19 @@ class ClusterResult(Record):
     counted: Count
     nodes: tuple[NodeRow, ...]
     groups: tuple[Group, ...]
-    overlap: Overlap | None = Field(description="absent where no node measured, or not all in one attempt")
-    attempts: tuple[MeasuredAttempt, ...] = Field((), description="where the counted nodes come from several")
-    repeats: Repeats | None = Field(None, description="where there are several; all other figures are of one of them")
-    sweep: Curves | None = Field(None, description="where the profile is a sweep; all other figures are of one step")
+    overlap: Overlap | None = Field(description="absent if no node measured, or not all in one attempt")
+    attempts: tuple[MeasuredAttempt, ...] = Field((), description="if the counted nodes come from several attempts")
+    repeats: Repeats | None = Field(None, description="if there are several; all other figures are of one of them")
+    sweep: Curves | None = Field(None, description="if the profile is a sweep; all other figures are of one step")
     agreements: tuple[Agreement, ...] = ()
     drift: tuple[Drift, ...] = ()
-    findings: tuple[Finding, ...] = Field((), description="slow nodes, the worst first")
+    findings: tuple[Finding, ...] = Field((), description="slow nodes, worst first")
     partial: Text = Field(
-        "", description="why not all was measured: it was ended before its time, or goes on; empty: neither"
+        "", description="why not everything was measured: the run was ended early, or is in progress; empty: neither"
     )
-    in_progress: bool = Field(False, description="whether the run still went on when this was made")
+    in_progress: bool = Field(False, description="whether the run was still in progress when this was written")
     problems: tuple[Text, ...] = Field((), description="files that were refused, by name")
     system: SystemResult | None = Field(
-        None, description="where all nodes are one system: nothing is a sum; absent: each is one by itself"
+        None, description="if all nodes are one system, and nothing is a sum; absent: each node is a system"
     )
     verdict: Verdict

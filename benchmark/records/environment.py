@@ -1,4 +1,4 @@
-"""What a node is: as far as it can change a number."""
+"""A node's hardware and software, as far as they can change a number."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PACKAGES = (
     "torch",
     "transformers",
 )
-"""Packages whose version can change a number: what `Environment.packages` may name, and what drift looks at."""
+"""Packages whose version can change a number: `Environment.packages` contains these, and drift compares them."""
 
 THROTTLE_REASONS = {
     0x001: "gpu_idle",
@@ -38,29 +38,29 @@ THROTTLE_REASONS = {
     0x200: "board_limit",
     0x400: "reliability",
 }
-"""NVML's bits of why the clocks are throttled, by the names that nvidia-smi gives them."""
+"""NVML's bits of throttle reasons, by nvidia-smi's names."""
 
 
 def throttle_reasons(mask: int) -> tuple[str, ...]:
-    """Return the names of the bits that are set; an unknown bit has its number for a name."""
+    """Return the names of the set bits; an unknown bit is named by its number."""
     known = tuple(name for bit, name in THROTTLE_REASONS.items() if mask & bit)
     rest = mask & ~sum(THROTTLE_REASONS)
     return known + tuple(f"bit_{number}" for number in range(rest.bit_length()) if rest >> number & 1)
 
 
 class Code(Record):
-    """The benchmark's own code."""
+    """The version of the benchmark's own code."""
 
-    sha256: Name = Field(description="of the package's files: what every node installs as a wheel")
-    commit: Text = Field("", description="of the checkout that they come from; empty: not known")
+    sha256: Name = Field(description="of the package's files, which every node installs as a wheel")
+    commit: Text = Field("", description="of the checkout that they come from; empty: unknown")
     modified: bool | None = Field(None, description="whether files of the checkout differ from the commit")
 
 
 class GpuProcess(Record):
-    """A process that is not ours and holds memory on a GPU."""
+    """A foreign process that holds memory on a GPU."""
 
     pid: Count
-    name: Text = Field("", description="empty: another user's, whose name may not be read")
+    name: Text = Field("", description="empty: another user's, whose name is not readable")
     user: Text = ""
     memory_mib: Count | None = None
     kind: Literal["compute", "graphics"] = "compute"
@@ -74,13 +74,13 @@ class Gpu(Record):
     memory_mib: Count
     uuid: Text = ""
     number: Count | None = Field(
-        None, description="the driver's, by which nvidia-smi lists it: not index where CUDA_VISIBLE_DEVICES chooses"
+        None, description="the driver's number, as in nvidia-smi: differs from index if CUDA_VISIBLE_DEVICES is set"
     )
     vbios: Text = ""
     power_limit_w: float | None = Field(None, description="in effect")
-    power_limit_default_w: float | None = Field(None, description="what the board is made for")
+    power_limit_default_w: float | None = Field(None, description="the board's default")
     sm_clock_max_mhz: Count | None = None
-    sm_clock_set_mhz: Count | None = Field(None, description="application clock; absent: none is set, or none can be")
+    sm_clock_set_mhz: Count | None = Field(None, description="application clock; absent: not set, or not supported")
     memory_clock_max_mhz: Count | None = None
     throttle_reasons: tuple[Name, ...] = Field((), description="why the clocks are throttled, before the run")
     ecc: bool | None = Field(None, description="whether ECC is on; absent: the GPU has none")
@@ -92,21 +92,21 @@ class Gpu(Record):
     pcie_generation_max: Count | None = Field(None, description="of GPU and slot together")
     pcie_width: Count | None = None
     pcie_width_max: Count | None = None
-    processes: tuple[GpuProcess, ...] = Field((), description="of others on the GPU, before the run")
+    processes: tuple[GpuProcess, ...] = Field((), description="foreign processes on the GPU before the run")
 
     @property
     def is_renumbered(self) -> bool:
-        """Whether nvidia-smi lists it by another number than the run."""
+        """Whether its number in nvidia-smi differs from the run's."""
         return self.number not in (None, self.index)
 
     @property
     def known_as(self) -> str:
-        """Its name, with its number of nvidia-smi where that is another than the run's."""
+        """Its name, with its number in nvidia-smi if that differs from the run's."""
         return f"{self.name}, GPU {self.number} of nvidia-smi" if self.is_renumbered else self.name
 
 
 class Environment(Record):
-    """What the node is: as far as it can change a number."""
+    """The node's hardware and software, as far as they can change a number."""
 
     hostname: Text
     platform: Text
@@ -116,20 +116,22 @@ class Environment(Record):
     python: Text
     gpus: tuple[Gpu, ...] = ()
     driver: Text | None = None
-    cuda: Text | None = Field(None, description="that torch was built for")
-    cuda_driver: Text | None = Field(None, description="the newest that the driver can serve")
+    cuda: Text | None = Field(None, description="the version that torch was built for")
+    cuda_driver: Text | None = Field(None, description="the newest version that the driver supports")
     kernel: Text = ""
-    cpu_governor: Text = Field("", description="how the CPU's clock is chosen; empty: the machine does not tell")
+    cpu_governor: Text = Field("", description="how the CPU's clock is controlled; empty: not reported")
     compiler: Text = Field(
-        "", description="the C compiler that serving engines build kernels with, or none; empty: not reported"
+        "", description="the C compiler with which serving engines build kernels, or none; empty: not reported"
     )
-    nvml: Text | None = Field(None, description="why the driver could not be asked; absent: it was, or no GPU is used")
-    model_sha256: Text = Field("", description="of the weights' files; empty: the engine has none of its own")
+    nvml: Text | None = Field(
+        None, description="why the driver could not be queried; absent: it was, or no GPU is used"
+    )
+    model_sha256: Text = Field("", description="of the weights' files; empty: the engine does not load weights itself")
     tokenizer_sha256: Text = ""
-    code: Code | None = Field(None, description="that measured; absent in results of earlier versions")
+    code: Code | None = Field(None, description="the code that measured; absent in results of earlier versions")
     packages: dict[Name, Text] = Field(default_factory=dict, description="installed versions")
-    variables: tuple[Name, ...] = Field((), description="names in benchmark_environment; the values are kept nowhere")
+    variables: tuple[Name, ...] = Field((), description="names in benchmark_environment; their values are never stored")
     server_packages: dict[Name, Text] = Field(
         default_factory=dict,
-        description="in the environment of the server that the run installed and started; empty: there is none",
+        description="installed versions in the environment of the run's own server; empty: it has none",
     )

@@ -1,4 +1,4 @@
-"""What users got in time: the queries that met the limits of TTFT and TPOT together."""
+"""Goodput: the queries that met the limits of TTFT and TPOT together."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pydantic import Field, model_validator
 
 from benchmark.records.base import Count, Record
 
-# The share of answers that have to meet the limits before users are said to be served: what limits of P99 ask for. Of
-# fewer queries than a P99 needs nothing can be said about so large a share (`SAMPLES_NEEDED` in benchmark/metrics.py).
+# The share of answers that must meet the limits for users to count as served, as with limits of a P99. It takes as many
+# queries as a P99 (`SAMPLES_NEEDED` in benchmark/metrics.py).
 SERVED, NEEDED = 0.99, 662
 
 Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Slo(Record):
-    """Limits that every single answer is held against (a service level objective). At least one is given."""
+    """Limits for every single answer (a service level objective). At least one is given."""
 
-    ttft_ms: Limit | None = Field(None, description="time to the first token at most, from the scheduled time")
-    tpot_ms: Limit | None = Field(None, description="time per output token after the first at most")
+    ttft_ms: Limit | None = Field(None, description="most time to the first token, from the scheduled time")
+    tpot_ms: Limit | None = Field(None, description="most time per output token after the first")
 
     @model_validator(mode="after")
     def _some(self) -> Slo:
@@ -29,11 +29,11 @@ class Slo(Record):
 
 
 class Goodput(Record):
-    """The queries that met all limits, and how many were in progress meanwhile."""
+    """The queries that met all limits, and how many were in progress at once."""
 
     slo: Slo
-    queries: Count = Field(description="that were planned: failed and unfinished ones are among them, and missed")
-    met: Count = Field(description="that met all limits")
+    queries: Count = Field(description="planned queries; failed and unfinished ones count as missed")
+    met: Count = Field(description="queries that met all limits")
     share: float = Field(description="met / queries")
     qps: float | None = Field(None, description="completed queries per second that met them")
     tokens_per_s: float | None = Field(None, description="their output tokens per second")
@@ -44,5 +44,5 @@ class Goodput(Record):
 
     @property
     def served(self) -> bool:
-        """Whether what was measured carries the sentence that its users are served within the limits."""
+        """Whether the measurement supports the claim that its users are served within the limits."""
         return self.queries >= NEEDED and self.share >= SERVED and bool(self.users)

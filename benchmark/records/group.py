@@ -1,4 +1,4 @@
-"""Several nodes as one copy of a model: who is in it, and what each says before anything is loaded."""
+"""Several nodes that serve one copy of a model: their parts, and what each reports before loading anything."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from benchmark.records.system import ServerPlace
 class GroupPart(Record):
     """One node's part in a group of nodes that serve one copy of a model."""
 
-    name: Name = Field(description="the group's")
-    rank: Count = Field(description="the node's place in the group; 0: it is the head, which is measured")
+    name: Name = Field(description="the group's name")
+    rank: Count = Field(description="the node's place in the group; 0: the head, which is measured")
     places: Annotated[tuple[ServerPlace, ...], Field(min_length=2)] = Field(
-        description="of all its nodes, the head first: where each is reached by the others"
+        description="the address of each of its nodes for the others, the head's first"
     )
 
     @property
     def own(self) -> ServerPlace:
-        """Where this node is reached."""
+        """The node's own address."""
         return self.places[self.rank]
 
     @property
     def head(self) -> ServerPlace:
-        """Where the nodes meet."""
+        """The head's address."""
         return self.places[0]
 
     @property
@@ -36,9 +36,9 @@ class GroupPart(Record):
 
 
 class GroupMember(Record):
-    """What a node of a group says once it listens for the others."""
+    """What a node of a group reports once it listens for the others."""
 
     port: Annotated[int, Field(ge=1, le=65535)] = Field(
-        description="beside its own, one that the system chose, as the engine's connections will have"
+        description="besides its own, one chosen by the system, like those of the engine's connections"
     )
-    software: dict[Name, Text] = Field(description="what has to be alike: Python, and the packages of the engine")
+    software: dict[Name, Text] = Field(description="versions that must be equal: Python, and the engine's packages")

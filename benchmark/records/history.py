@@ -16,14 +16,14 @@ class HistoryPoint(Record):
     run_id: Name
     created_at: Text = Field("", description="UTC, ISO 8601")
     valid: bool
-    values: dict[Name, float] = Field(description="metric -> value; what is undefined is left out")
+    values: dict[Name, float] = Field(description="metric -> value; undefined ones are left out")
 
 
 class Shift(Record):
-    """From one run on a metric was another one."""
+    """The shift of a metric at one run."""
 
     metric: Name
-    run_id: Name = Field(description="the first run with the new level")
+    run_id: Name = Field(description="the first run at the new level")
     previous_run_id: Name
     before: float = Field(description="median of the runs before, since the shift before this one")
     after: float = Field(description="median of the runs from then on, until the next shift")
@@ -34,10 +34,10 @@ class Shift(Record):
 
 
 class DriftAt(Record):
-    """What was otherwise in the first run with a new level than in the run before."""
+    """What differed between the first run at a new level and the run before it."""
 
     run_id: Name
-    facts: tuple[Text, ...] = Field(description="a sentence each; empty: nothing that is recorded")
+    facts: tuple[Text, ...] = Field(description="a sentence each; empty: no recorded fact")
 
 
 class NodeHistory(Record):
@@ -46,7 +46,7 @@ class NodeHistory(Record):
     node: Name
     label: Text
     comparison_key: Name = Field(description="hash of settings and hardware: equal for nodes that may be compared")
-    units: dict[Name, Text] = Field(default_factory=dict, description="of probes: probe.<name> -> unit")
+    units: dict[Name, Text] = Field(default_factory=dict, description="for probes: probe.<name> -> unit")
     points: tuple[HistoryPoint, ...]
     shifts: tuple[Shift, ...] = ()
     drift: tuple[DriftAt, ...] = Field((), description="one for each run at which something shifted")
@@ -61,21 +61,21 @@ class RunOfNode(Record):
     state: Name = Field(
         description="valid, invalid; interrupted, failed, missing, refused; partial; in progress; no summary"
     )
-    stage: Text = Field("", description="in which stage it failed or was interrupted; empty: it did not, or not known")
-    reason: Text = Field("", description="why, where it is not valid")
+    stage: Text = Field("", description="the stage in which it failed or was interrupted; empty: none, or unknown")
+    reason: Text = Field("", description="why it is not valid")
 
 
 class NodeRuns(Record):
-    """A node's newest runs, whatever was asked in them: those that failed have no comparison key."""
+    """A node's newest runs of any kind: failed ones have no comparison key."""
 
     node: Name
-    count: Count = Field(description="all stored runs that asked the node")
+    count: Count = Field(description="all stored runs with the node")
     newest: tuple[RunOfNode, ...] = Field(description="the newest ten of them, oldest first")
     failed: Count = Field(
         description="those of the newest without a complete result; partial runs, and runs in progress or without a "
         "summary, aside"
     )
-    failed_in: dict[Text, Count] = Field(default_factory=dict, description="stage -> how many of them, where known")
+    failed_in: dict[Text, Count] = Field(default_factory=dict, description="stage -> how many of them, if known")
 
 
 class History(Record):

@@ -1,4 +1,4 @@
-"""What one node says of its run: `mlperf_datacenter_<node>_<timestamp>.json`."""
+"""One node's result: `mlperf_datacenter_<node>_<timestamp>.json`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmark.settings import ResolvedSettings
 
 
 class EngineInfo(Record):
-    """The system under test, as it really ran."""
+    """The system under test, as it actually ran."""
 
     name: Name
     simulated: bool = Field(False, description="no model was run: the numbers say nothing about the hardware")
@@ -28,7 +28,7 @@ class EngineInfo(Record):
 
 
 class DatasetInfo(Record):
-    """Which prompts."""
+    """The prompts that were used."""
 
     name: Name
     prompts: Count
@@ -36,16 +36,16 @@ class DatasetInfo(Record):
 
 
 class LoadGenResult(Record):
-    """What MLCommons LoadGen said of a run, verbatim from its logs; nothing is derived again."""
+    """LoadGen's own result, verbatim from its logs; nothing is recomputed."""
 
     version: Text = Field("", description="of LoadGen")
     scenario: Literal["Server", "Offline", "SingleStream"]
     mode: Name
     valid: bool | None = Field(None, description="LoadGen's verdict; absent in accuracy mode")
-    constraints: dict[Name, bool] = Field(default_factory=dict, description="what the verdict rests on")
-    reasons: tuple[Text, ...] = Field((), description="what LoadGen says to an invalid run, and of early stopping")
+    constraints: dict[Name, bool] = Field(default_factory=dict, description="what the verdict depends on")
+    reasons: tuple[Text, ...] = Field((), description="LoadGen's remarks on an invalid run, and on early stopping")
     results: dict[Name, JsonValue] = Field(default_factory=dict, description="every figure of the detailed log")
-    summary: dict[Name, Text] = Field(default_factory=dict, description="what LoadGen prints for people, as it does")
+    summary: dict[Name, Text] = Field(default_factory=dict, description="LoadGen's summary, as printed")
     settings: dict[Name, JsonValue] = Field(default_factory=dict, description="the settings in effect")
     errors: tuple[Text, ...] = Field((), description="errors that LoadGen logged, the first hundred")
     error_count: Count = Field(0, description="how many there were; 0 in results of earlier versions too")
@@ -53,7 +53,7 @@ class LoadGenResult(Record):
     @field_validator("results")
     @classmethod
     def _of_64_bits(cls, value: dict[Name, JsonValue]) -> dict[Name, JsonValue]:
-        # JSON's integers have no end, and LoadGen's do: a larger one could not be computed with.
+        # JSON's integers are unbounded, LoadGen's are not: larger ones could break computations.
         for name, figure in value.items():
             if isinstance(figure, int) and abs(figure) >= 2**64:
                 raise ValueError(f"{name} is not one of LoadGen's figures")
@@ -61,11 +61,11 @@ class LoadGenResult(Record):
 
 
 class Rouge(Record):
-    """Agreement of the answers with the dataset's references: F-measures in percent, as MLPerf's evaluation rounds."""
+    """Agreement of the answers with the dataset's references: F-measures in percent, rounded as MLPerf does."""
 
     rouge1: float
     rouge2: float
-    rougeL: float  # noqa: N815 # its name everywhere
+    rougeL: float  # noqa: N815 # the common name
     rougeLsum: float  # noqa: N815
     generated_characters: Count = Field(description="of all answers together (MLPerf's gen_len)")
     answers: Count
@@ -73,27 +73,27 @@ class Rouge(Record):
 
 
 class Accuracy(Record):
-    """What the answers were worth."""
+    """The accuracy of the answers."""
 
     rouge: Rouge | None = Field(None, description="absent: the dataset has no references")
     greedy: dict[Name, tuple[int, ...]] = Field(
-        default_factory=dict, description="prompt -> tokens without sampling, which like nodes must agree in"
+        default_factory=dict, description="prompt -> tokens without sampling, which must be equal on like nodes"
     )
     loadgen: LoadGenResult | None = None
     errors: Count = Field(0, description="queries of the accuracy run that failed")
-    error: Text = Field("", description="what the first of them failed with")
+    error: Text = Field("", description="the error of the first of them")
 
 
 class Audit(Record):
-    """What one of MLPerf's compliance tests came to."""
+    """The outcome of one of MLPerf's compliance tests."""
 
     name: Literal["TEST06"]
-    passed: bool = Field(description="by the reference's rules, and ours where they are stricter")
+    passed: bool = Field(description="by the reference's rules, or ours if they are stricter")
     checks: tuple[Text, ...] = Field(description="each rule and how many answers broke it, a sentence each")
     answers: Count = Field(description="that LoadGen logged in the audit run")
-    end_tokens: tuple[Count, ...] = Field(description="what was taken for the end of a sequence")
+    end_tokens: tuple[Count, ...] = Field(description="tokens that count as the end of a sequence")
     errors: Count = Field(0, description="queries of the audit run that failed, logged or not")
-    loadgen: LoadGenResult = Field(description="of the audit run: too short for a verdict that says anything")
+    loadgen: LoadGenResult = Field(description="of the audit run, which is too short for a meaningful verdict")
 
 
 class Probe(Record):
@@ -108,16 +108,16 @@ class Probe(Record):
 
 
 class PeakSearch(Record):
-    """How the target was found; the full-length run at it alone decides."""
+    """How the target was found; only the full-length run at it decides."""
 
-    target_qps: float | None = Field(description="highest target that a probe found valid; absent: none was")
-    settled: bool = Field(description="whether the next higher target that was tried lies within the precision")
+    target_qps: float | None = Field(description="highest target that was valid in a probe; absent: none was")
+    settled: bool = Field(description="whether the next higher target that was tried is within the precision")
     probes: tuple[Probe, ...]
-    host_vars: Text = Field("", description="what to put into host_vars/<node>.yml to measure at this target again")
+    host_vars: Text = Field("", description="settings for host_vars/<node>.yml for measuring at this target again")
 
 
 class Window(Record):
-    """When the node measured, by its own wall clock: what lets the cluster say whether nodes measured together."""
+    """When the node measured, by its own wall clock: shows whether nodes measured together."""
 
     started_unix_ns: Nanoseconds
     ended_unix_ns: Nanoseconds
@@ -148,7 +148,7 @@ class Window(Record):
 
 
 class Solo(Record):
-    """The same profile in the same process, measured while no other node did."""
+    """The same profile in the same process, measured while no other node was measuring."""
 
     window: Window
     metrics: Metrics
@@ -156,23 +156,25 @@ class Solo(Record):
 
 
 class Repeat(Record):
-    """A further measurement of the profile in the same process: everything that the first one has."""
+    """A further measurement of the profile in the same process, with all fields of the first one."""
 
-    number: Annotated[int, Field(ge=2)] = Field(description="of the repeats; the first is the result's own fields")
-    load: Load | None = Field(None, description="of a sweep's step; absent: the same as the first one's")
+    number: Annotated[int, Field(ge=2)] = Field(
+        description="number of the repeat; the first one's figures are the result's own fields"
+    )
+    load: Load | None = Field(None, description="of a sweep's step; absent: the first one's")
     window: Window
     metrics: Metrics
     loadgen: LoadGenResult | None = None
     telemetry: Telemetry | None = None
     cpu: CpuTime | None = None
     serving: Serving | None = None
-    verdict: Verdict | None = Field(None, description="absent while the run goes on")
+    verdict: Verdict | None = Field(None, description="absent while the run is in progress")
 
 
 class ServedWindow(Record):
-    """One measurement that a node only served in."""
+    """One measurement in which a node only served."""
 
-    window: Window = Field(description="the driver's, by this node's clock")
+    window: Window = Field(description="the driver's window, by this node's clock")
     telemetry: Telemetry | None = None
 
 
@@ -183,7 +185,7 @@ class NodeResult(Record):
     disclaimer: Text = DISCLAIMER
     run_id: Name
     node: Name
-    attempt: Count = Field(1, description="of the run's attempts, the one that started it")
+    attempt: Count = Field(1, description="number of the run's attempt that started it")
     status: Status
     stage: Stage = Field(description="how far the run came")
     error: Text | None = Field(None, description="why it did not complete")
@@ -194,17 +196,17 @@ class NodeResult(Record):
     probes: HardwareProbes | None = Field(
         None, description="what the hardware itself delivers, before the engine loads"
     )
-    engine: EngineInfo | None = Field(None, description="absent too where the hardware alone is probed")
+    engine: EngineInfo | None = Field(None, description="also absent if only the hardware is probed")
     dataset: DatasetInfo | None = None
     arrivals_sha256: Text = Field(
         "", description="of the times of a schedule, at one query per second (of a trace: its own); empty: it has none"
     )
-    warmup: Count = Field(0, description="queries before the window, in no number")
+    warmup: Count = Field(0, description="queries before the window, not part of any number")
     warmup_ms: float | None = Field(
         None, description="median latency of these, one at a time; LoadGen plans SingleStream by it; absent: none"
     )
     target_qps: float | None = Field(None, description="the whole node's: per GPU times the GPUs that answered")
-    peak: PeakSearch | None = Field(None, description="where benchmark_target_qps is auto")
+    peak: PeakSearch | None = Field(None, description="if benchmark_target_qps is auto")
     load: Load | None = Field(
         None, description="once it was measured, of a closed loop or a sweep: what was asked of the system"
     )
@@ -212,17 +214,17 @@ class NodeResult(Record):
     metrics: Metrics | None = None
     loadgen: LoadGenResult | None = None
     accuracy: Accuracy | None = None
-    audit: Audit | None = Field(None, description="where benchmark_audit asks for one")
-    solo: Solo | None = Field(None, description="where benchmark_solo_first asks for it and there are several nodes")
-    repeats: tuple[Repeat, ...] = Field(
-        (), description="from the second on, where benchmark_repeats or a sweep asks for several"
+    audit: Audit | None = Field(None, description="if benchmark_audit is set")
+    solo: Solo | None = Field(None, description="if benchmark_solo_first is set and there are several nodes")
+    repeats: tuple[Repeat, ...] = Field((), description="from the second on, with benchmark_repeats or a sweep")
+    sweep_ended: Text = Field(
+        "", description="why the sweep has no further steps; empty: no sweep, or it is in progress"
     )
-    sweep_ended: Text = Field("", description="why the sweep has no further steps; empty: there is none, or it goes on")
     served: tuple[ServedWindow, ...] = Field(
-        (), description="of a node that serves while a driver measures: its measurements, the first too"
+        (), description="for a node that serves while a driver measures: all its measurements, including the first"
     )
-    telemetry: Telemetry | None = Field(None, description="what was watched while measuring")
-    cpu: CpuTime | None = Field(None, description="what the run had of the CPU while measuring")
-    serving: Serving | None = Field(None, description="dealings with servers while measuring; absent: there are none")
+    telemetry: Telemetry | None = Field(None, description="what was monitored while measuring")
+    cpu: CpuTime | None = Field(None, description="the CPU time that the run got while measuring")
+    serving: Serving | None = Field(None, description="connections to servers while measuring; absent: no servers")
     verdict: Verdict | None = None
-    stages_s: dict[Name, float] = Field(default_factory=dict, description="seconds that each stage took")
+    stages_s: dict[Name, float] = Field(default_factory=dict, description="duration of each stage in seconds")

@@ -1,4 +1,4 @@
-"""What small probes measured of a node's hardware before an engine loaded."""
+"""The results of small probes of a node's hardware, before an engine loads."""
 
 from __future__ import annotations
 
@@ -9,50 +9,52 @@ from pydantic import Field
 
 from benchmark.records.base import Count, Record, Text
 
-# The figure that counts results of the sustained matrix product which differ from the first one.
+# The number of results of the sustained matrix product that differ from the first one.
 WRONG = "wrong_products"
 
-# Far beyond any hardware: sums and ratios of such values are finite.
+# Far beyond any hardware, and small enough that sums and ratios are finite.
 MOST = 1e15
 FigureName = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class Measured(Record):
-    """A number with its unit: GB/s is 10^9 bytes a second, TFLOP/s and TOP/s 10^12 operations a second."""
+    """A number with its unit: GB/s is 10^9 bytes per second, TFLOP/s and TOP/s 10^12 operations per second."""
 
     value: float = Field(ge=-MOST, le=MOST)
     unit: Annotated[str, Field(min_length=1, max_length=40)]
 
     @property
     def better(self) -> Literal["higher", "lower"] | None:
-        """Which way is better, by the unit; None: it says something of the others (a clock, a temperature)."""
+        """Which direction is better, by the unit; None: it only explains other figures (a clock, a temperature)."""
         if self.unit.endswith("/s"):
             return "higher"
         return "lower" if self.unit == "us" else None
 
 
 class GpuProbes(Record):
-    """What was measured on one GPU, while all others of the node were measured too."""
+    """Measurements of one GPU, made while all others of the node were measured too."""
 
     index: Count
     name: Text = ""
     uuid: Text = ""
     figures: dict[FigureName, Measured] = Field(
-        default_factory=dict, description="by name; what the GPU cannot do is absent"
+        default_factory=dict, description="by name; without those that the GPU does not support"
     )
 
 
 class HardwareProbes(Record):
-    """Of one node. What was not measured is absent, and `notes` says why."""
+    """The probes of one node. What was not measured is absent, and `notes` says why."""
 
     node: dict[FigureName, Measured] = Field(default_factory=dict, description="CPU, memory and disk")
     gpus: tuple[GpuProbes, ...] = ()
-    between_gpus: dict[FigureName, Measured] = Field(default_factory=dict, description="each pair, and all together")
+    between_gpus: dict[FigureName, Measured] = Field(
+        default_factory=dict, description="of each pair, and of all together"
+    )
     notes: tuple[Text, ...] = Field((), description="what could not be measured, and why, a sentence each")
-    seconds: float = Field(description="how long all of it took")
+    seconds: float = Field(description="duration of all probes")
 
     def places(self) -> Iterator[tuple[str, dict[str, Measured]]]:
-        """Yield in words where figures were measured, and the figures."""
+        """Yield each place in words, and the figures measured there."""
         yield "", self.node
         for gpu in self.gpus:
             yield f"GPU {gpu.index}", gpu.figures

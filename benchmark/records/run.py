@@ -1,4 +1,4 @@
-"""What the controller keeps of a run: what was asked, and how it went with every node."""
+"""The controller's files of a run: its order, and how every node fared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Failure(Record):
 
     node: Name
     stage: Name = Field(description="the role that failed")
-    reason: Text = Field(description="one sentence, or one a line")
+    reason: Text = Field(description="one sentence, or one per line")
 
 
 class Interruption(Record):
@@ -29,15 +29,15 @@ class Interruption(Record):
 
 
 class Controller(Record):
-    """The process that leads an attempt: what tells whether it is still there."""
+    """The process that leads an attempt, identified so that it can be recognised if still alive."""
 
     host: Text
     pid: Count
-    started: Count = Field(description="clock ticks from its machine's start: a pid may be given to another process")
+    started: Count = Field(description="clock ticks since its machine's start, because a pid may be reused")
 
 
 class Owner(Record):
-    """Whose a run is: what its directories on the nodes are known by."""
+    """The owner of a run, by which its directories on the nodes are recognised."""
 
     token: Text = Field("", description="in run.json, the order, and the run's directory on each node")
     user: Text = ""
@@ -45,7 +45,7 @@ class Owner(Record):
 
     @property
     def words(self) -> str:
-        """In words, on one line: who it is."""
+        """The owner in words, on one line."""
         return " ".join(f"{self.user or 'somebody'} on {self.host or 'an unknown controller'}".split())
 
 
@@ -54,44 +54,46 @@ class Attempt(Record):
 
     at: Name
     command: Text
-    nodes: tuple[Name, ...] = Field(description="those that it was to measure")
-    notes: tuple[Text, ...] = Field((), description="nodes that are new or gone, or left for later, a sentence each")
+    nodes: tuple[Name, ...] = Field(description="the nodes to be measured")
+    notes: tuple[Text, ...] = Field((), description="nodes that are new, gone or left for later, a sentence each")
     controller: Controller | None = None
-    code: Code | None = Field(None, description="that was to measure")
+    code: Code | None = Field(None, description="the code to measure with")
 
 
 class RunRecord(Record):
-    """`run.json`: what was asked of which nodes, and how to ask it again."""
+    """`run.json`: the nodes with their orders, and the command to run it again."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     run_id: Name
     created_at: Name
     command: Text = Field(description="the command to run it again")
     command_hides: tuple[Name, ...] = Field(
-        (), description="variables that the command lacks because they are secret: to be given again"
+        (), description="secret variables that the command omits, and that must be given again"
     )
     versions: dict[Name, Text]
     nodes: dict[Name, ResolvedSettings]
     hosts: dict[Name, Text] = Field(default_factory=dict, description="node -> address that Ansible used")
-    inventory: tuple[Name, ...] = Field((), description="all nodes of the inventory, also those that were not asked")
+    inventory: tuple[Name, ...] = Field(
+        (), description="all nodes of the inventory, including those left out of the run"
+    )
     on_command_line: tuple[Name, ...] = Field((), description="the settings that -e gave")
-    token: Text = Field("", description="by which the run's directories on the nodes are known; empty: there is none")
-    attempts: tuple[Attempt, ...] = Field((), description="the first one first; empty: one, by hand")
-    system: System | None = Field(None, description="that all nodes are one system; absent: each is one by itself")
+    token: Text = Field("", description="identifies the run's directories on the nodes; empty: none")
+    attempts: tuple[Attempt, ...] = Field((), description="in order; empty: a single one, by hand")
+    system: System | None = Field(None, description="if all nodes are one system; absent: each node is a system")
 
     @model_validator(mode="before")
     @classmethod
     def _of_earlier_versions(cls, given: Any) -> Any:
-        """Leave out what 0.2 said once more: that not all of the inventory was asked."""
+        """Drop a redundant field of version 0.2: that the run did not cover all of the inventory."""
         return {name: value for name, value in given.items() if name != "limited"} if isinstance(given, dict) else given
 
     @property
     def limited(self) -> bool:
-        """Whether --limit left out nodes of the inventory; a run of an early version says it by its command."""
+        """Whether --limit left out nodes of the inventory; for a run of an early version, from its command."""
         return bool(set(self.inventory) - set(self.nodes)) if self.inventory else "--limit" in self.command.split()
 
     def took_part(self, node: str, attempt: int) -> bool:
-        """Return whether that attempt, counted from 1, was to measure the node."""
+        """Return whether the node was to be measured in that attempt, counted from 1."""
         if not self.attempts:
             return attempt == 1 and node in self.nodes
         return 1 <= attempt <= len(self.attempts) and node in self.attempts[attempt - 1].nodes
@@ -101,21 +103,23 @@ class ReadyNode(Record):
     """`nodes/<node>/ready.json`: what the controller found out about a node that is ready to measure."""
 
     node: Name
-    launched_unix_ns: Nanoseconds = Field(description="when its module had been started, by the controller's clock")
+    launched_unix_ns: Nanoseconds = Field(description="when its run had been started, by the controller's clock")
     offset_ns: Annotated[int, Field(gt=-(2**63), lt=2**63)] = Field(
         description="the node's wall clock minus the controller's"
     )
     uncertainty_ns: Count = Field(description="the offset is known to plus or minus this: half a round trip")
-    round_trips: Count = Field(description="how many were measured; the shortest gave the offset")
-    environment: Environment | None = Field(None, description="what the node says it is")
+    round_trips: Count = Field(description="how many were measured; the offset is from the shortest")
+    environment: Environment | None = Field(None, description="the node's own report")
     attempt: Count = 1
 
 
 class AgreedStart(Record):
-    """`start.json`: when the nodes that were ready were to begin to measure."""
+    """`start.json`: the time agreed for the ready nodes to begin measuring."""
 
     attempt: Count = 1
     start_unix_ns: Nanoseconds = Field(description="by the controller's clock")
-    margin_s: float = Field(description="how far ahead that was when it was agreed on: the time to tell every node")
+    margin_s: float = Field(description="how far ahead it was when it was agreed, which left time to notify every node")
     nodes: tuple[Name, ...]
-    drift: tuple[Drift, ...] = Field((), description="for which nodes were stopped instead, with benchmark_drift: fail")
+    drift: tuple[Drift, ...] = Field(
+        (), description="because of which nodes were stopped instead, with benchmark_drift: fail"
+    )

@@ -1,4 +1,4 @@
-"""`verdict.json`: how a run ended, in short. It is what `benchmark_notify` is given."""
+"""`verdict.json`: how a run ended, in short. `benchmark_notify` sends it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmark.records.cost import Cost
 from benchmark.records.goodput import Goodput
 from benchmark.records.sample import Distribution
 
-# Of the lists below; whatever 1000 nodes have to say, the record stays under 512 KiB.
+# Limits of the lists below: the record stays under 512 KiB even with 1000 nodes.
 MOST_NODES, MOST_LINES, MOST_CHARACTERS = 1000, 100, 500
 Brief = Annotated[str, Field(max_length=MOST_CHARACTERS)]
 
@@ -25,19 +25,19 @@ class FailedNode(Record):
 
 
 class ProbeFigure(Record):
-    """One probe of like nodes: the median of the nodes, each with the median of its GPUs; and the worst place."""
+    """One probe of like nodes: the median of the nodes' medians, and the worst place."""
 
     metric: Name
     unit: Text
     median: float
-    worst: float | None = Field(None, description="absent: it says only something of the others")
+    worst: float | None = Field(None, description="absent: the figure only explains others")
     worst_node: Name | None = None
     worst_gpu: Count | None = None
     worst_peer: Count | None = None
 
 
 class GroupFigures(Record):
-    """The headline figures of like nodes. Absent: undefined."""
+    """The headline figures of like nodes. Undefined ones are absent."""
 
     label: Text
     nodes: Count
@@ -53,19 +53,19 @@ class GroupFigures(Record):
     goodput: Goodput | None = Field(
         None, description="under the profile's limits of TTFT and TPOT; absent: it has none"
     )
-    serves: Brief = Field("", description="how many users at once, in a sentence; empty: there is no goodput")
+    serves: Brief = Field("", description="how many users at once, in a sentence; empty: no goodput")
     probes: tuple[ProbeFigure, ...] = ()
 
 
 class BaselineChange(Record):
-    """One figure beside the baseline's."""
+    """One figure compared with the baseline's."""
 
     label: Text
     metric: Name
-    unit: Text = Field("", description="of a probe: its unit")
+    unit: Text = Field("", description="for a probe: its unit")
     node: Name | None = Field(None, description="absent: of the like nodes together")
-    gpu: Count | None = Field(None, description="of a probe: the GPU; absent: the node itself, or all its GPUs")
-    peer: Count | None = Field(None, description="of a copy between GPUs: the one that it went to")
+    gpu: Count | None = Field(None, description="for a probe: the GPU; absent: the node itself, or all its GPUs")
+    peer: Count | None = Field(None, description="for a copy between GPUs: the destination")
     before: float | None
     after: float | None
     change: float | None = Field(description="after / before - 1")
@@ -73,19 +73,19 @@ class BaselineChange(Record):
 
 
 class AgainstBaseline(Record):
-    """What changed against the default baseline."""
+    """The change against the default baseline."""
 
-    baseline: Text = Field("", description="its run; empty: it cannot be compared, see note")
+    baseline: Text = Field("", description="the baseline's run; empty: not comparable, see note")
     outcome: Name | None = None
     changes: tuple[BaselineChange, ...] = ()
     note: Brief = ""
 
 
 class SlowNode(Record):
-    """A node, or a GPU of it, that is slow among its peers, or against its own history."""
+    """A node, or one of its GPUs, that is slow compared with its peers or its own history."""
 
     node: Name
-    place: Text = Field("", description="the GPU, or from which to which; empty: the node as a whole")
+    place: Text = Field("", description="the GPU, or pair of GPUs; empty: the node as a whole")
     metric: Name
     value: float
     expected: float
@@ -94,18 +94,18 @@ class SlowNode(Record):
 
 
 class RunVerdict(Record):
-    """How a run ended. Lists are cut where they are long; the counts are whole."""
+    """How a run ended. Long lists are cut; the counts are complete."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     disclaimer: Text = DISCLAIMER
     outcome: Literal["valid", "invalid", "partial", "in progress", "broken", "refused"] = Field(
-        description="partial: interrupted; in progress: made while the run went on; "
+        description="partial: interrupted; in progress: written while the run was still going; "
         "broken: the summary could not be made; refused: no run was opened"
     )
     run_id: Name | None
     profile: Name | None
     ended_at: Name = Field(description="UTC, ISO 8601: when this was written")
-    controller: Text = Field(description="the machine that this is of")
+    controller: Text = Field(description="the controller's host name")
     run_dir: Text | None
     report: Text | None = Field(description="path on the controller")
     reasons: tuple[Brief, ...] = Field(description="why it is not valid, a sentence each")
@@ -115,5 +115,5 @@ class RunVerdict(Record):
     counted: tuple[Name, ...]
     failed: tuple[FailedNode, ...]
     figures: tuple[GroupFigures, ...]
-    against_baseline: AgainstBaseline | None = Field(description="absent: there is no baseline, or it is this run")
+    against_baseline: AgainstBaseline | None = Field(description="absent: no baseline, or it is this run")
     slow: tuple[SlowNode, ...]

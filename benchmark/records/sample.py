@@ -1,4 +1,4 @@
-"""One query's times, and what all of them amount to."""
+"""One query's times, and the metrics of all queries."""
 
 from __future__ import annotations
 
@@ -13,37 +13,35 @@ class Sample(Record):
     """One query. Times are nanoseconds of the node's monotonic clock since the measuring window began."""
 
     index: Count = Field(description="position in the schedule")
-    prompt_id: Name = Field(description="which prompt of the dataset")
+    prompt_id: Name = Field(description="id of the prompt in the dataset")
     scheduled_ns: Nanoseconds | None = Field(
-        None, description="when the scenario wanted the query to be issued; absent: LoadGen told it only at its end"
+        None, description="when the scenario scheduled the query; absent: LoadGen reports it only at its end"
     )
     issued_ns: Nanoseconds = Field(description="when it was given to the engine")
-    first_token_ns: Nanoseconds | None = Field(None, description="when the first output token was there")
-    completed_ns: Nanoseconds | None = Field(None, description="when the last output token was there; absent: failed")
-    first_reported_ns: Nanoseconds | None = Field(None, description="when LoadGen had been told of the first token")
-    reported_ns: Nanoseconds | None = Field(None, description="when LoadGen was told of the completion")
+    first_token_ns: Nanoseconds | None = Field(None, description="when the first output token arrived")
+    completed_ns: Nanoseconds | None = Field(None, description="when the last output token arrived; absent: failed")
+    first_reported_ns: Nanoseconds | None = Field(None, description="when the first token had been reported to LoadGen")
+    reported_ns: Nanoseconds | None = Field(None, description="when the completion was reported to LoadGen")
     input_tokens: Count = Field(0, description="tokens of the prompt, chat template included")
-    output_tokens: Count = Field(0, description="what tokens/s counts: from ids, or from the server's own usage")
+    output_tokens: Count = Field(0, description="the tokens that tokens/s counts: from ids, or from the server's usage")
     pieces: Count | None = Field(
-        None, description="in how many pieces the output arrived, apart in time; absent: no stream was read"
+        None, description="in how many pieces, at different times, the output arrived; absent: no stream was read"
     )
     first_piece_tokens: Count | None = Field(
-        None, description="output tokens of the first of those pieces, by their ids; absent: it had no ids"
+        None, description="output tokens in the first of those pieces, by their ids; absent: no ids"
     )
     usage_tokens: Count | None = Field(
-        None, description="output tokens by the server's usage, where these are not `output_tokens`"
+        None, description="output tokens by the server's usage, if these are not `output_tokens`"
     )
     asked_tokens: Count | None = Field(
-        None, description="output tokens that exactly were asked for; absent: as many as the profile's generation gives"
+        None, description="exact number of output tokens requested; absent: as in the profile's generation"
     )
     cached_tokens: Count | None = Field(
         None, description="prompt tokens from the server's prefix cache, by its usage; absent: not reported"
     )
-    server: Count | None = Field(
-        None, description="of several servers, the one that was asked: its place in the engine's urls; absent: one"
-    )
+    server: Count | None = Field(None, description="index of the server in the engine's urls; absent: a single server")
     token_ids: tuple[int, ...] = Field(
-        (), description="the output's tokens; absent where a server does not report them"
+        (), description="the output's token ids; absent if a server does not report them"
     )
     error: Text | None = Field(None, description="why the query failed")
 
@@ -70,7 +68,7 @@ class Sample(Record):
 
 
 class Distribution(Record):
-    """A distribution of times in milliseconds. A percentile named in `insufficient` rests on too few samples."""
+    """A distribution of times in milliseconds. A percentile in `insufficient` has too few samples."""
 
     count: Annotated[int, Field(ge=1)]
     mean: float
@@ -92,27 +90,27 @@ class QueryCounts(Record):
     unfinished: Count = Field(description="never issued, or in flight when the run ended")
 
 
-# Of the completed answers, the share whose tokens may go unseen: the times of the others then stand for all.
+# Largest share of completed answers without token times, for which the times of the others are taken.
 MAX_UNSEEN = 0.01
-# A stream is coarse where its pieces hold more tokens on average; a piece now and then holds two.
+# A stream with more tokens per piece on average is coarse; occasional pieces of two are normal.
 TOKENS_PER_PIECE = 2
 
 
 class AnswerCounts(Record):
-    """How many completed answers were other than they should be."""
+    """How many completed answers were not as they should be."""
 
-    one_piece: Count = Field(0, description="of several tokens that arrived in one piece: TTFT and TPOT were not seen")
-    coarse: Count = Field(0, description="that arrived in pieces of more than two tokens on average: TPOT was not seen")
-    short: Count = Field(0, description="with fewer tokens than the profile's min_new_tokens")
-    miscounted: Count = Field(0, description="whose tokens the server's usage counts otherwise than its stream")
-    miscounted_tokens: Count = Field(0, description="the differences of these, added up")
+    one_piece: Count = Field(0, description="several tokens that arrived in one piece: TTFT and TPOT are unknown")
+    coarse: Count = Field(0, description="pieces of more than two tokens on average: TPOT is unknown")
+    short: Count = Field(0, description="fewer tokens than the profile's min_new_tokens")
+    miscounted: Count = Field(0, description="different numbers of tokens in the server's usage and its stream")
+    miscounted_tokens: Count = Field(0, description="the sum of these differences")
 
 
 class Metrics(Record):
-    """What samples.jsonl amounts to; docs/metrics.md has every formula. None: undefined, never zero."""
+    """The metrics of samples.jsonl; docs/metrics.md has every formula. None: undefined, never zero."""
 
     times_of: Literal["samples", "LoadGen"] = Field(
-        "samples", description="whose figures latency_ms, ttft_ms and tpot_ms are; LoadGen's where it reports them"
+        "samples", description="source of latency_ms, ttft_ms and tpot_ms: LoadGen if it reports them"
     )
     queries: QueryCounts
     answers: AnswerCounts = AnswerCounts()
@@ -128,6 +126,8 @@ class Metrics(Record):
     tpot_ms: Distribution | None = Field(None, description="(completed minus first token) / (tokens - 1)")
     issue_delay_ms: Distribution | None = Field(None, description="issued minus scheduled: how far the client lagged")
     first_report_delay_ms: Distribution | None = Field(
-        None, description="from the first token until LoadGen had heard of it"
+        None, description="from the first token until it had been reported to LoadGen"
     )
-    report_delay_ms: Distribution | None = Field(None, description="from the last token until LoadGen heard of it")
+    report_delay_ms: Distribution | None = Field(
+        None, description="from the last token until it was reported to LoadGen"
+    )

@@ -1,4 +1,4 @@
-"""What the client of a server saw while measuring, beyond the samples."""
+"""What the client of servers recorded while measuring, besides the samples."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ class PrefixCache(Record):
     """Prompt tokens that the servers took from a cache instead of computing them, in the measuring window."""
 
     cached_tokens: Count | None = Field(None, description="absent: no server reports it")
-    prompt_tokens: Count | None = Field(None, description="of which these are a part; absent: not reported")
-    source: Text = Field(description="the counters or fields that were read, or why nothing is known")
+    prompt_tokens: Count | None = Field(None, description="all prompt tokens; absent: not reported")
+    source: Text = Field(description="the counters or fields that were read, or why it is unknown")
 
 
 class Serving(Record):
-    """One measurement's dealings with its servers."""
+    """One measurement's connections to its servers."""
 
     prefix_cache: PrefixCache | None = None
     resent: Count = Field(
-        0, description="queries sent once more on a fresh connection: the reused one had closed before any byte came"
+        0, description="queries sent again on a new connection: the reused one had closed before any byte came"
     )
     waited: Count = Field(0, description="queries that waited for a free connection")
-    max_connections: Count | None = Field(None, description="connections that may be open at once; absent: no limit")
+    max_connections: Count | None = Field(None, description="most connections open at once; absent: no limit")
     outputs: dict[Name, Count] = Field(
-        default_factory=dict, description="kind of output -> answers that held it: all of it is counted as tokens"
+        default_factory=dict, description="kind of output -> answers that contained it; all kinds count as tokens"
     )
     tail_ms: Distribution | None = Field(
-        None, description="from the last output until the stream ended: it delays no query and is in no latency"
+        None, description="from the last output until the end of the stream; not part of any latency"
     )

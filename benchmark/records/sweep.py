@@ -1,4 +1,4 @@
-"""Loads, and what a ladder of them amounts to: one point for each, and what the curve through them says."""
+"""Loads, and the results of a ladder of them: a point for each, and the curve through these."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmark.records.goodput import Goodput
 
 
 class Load(Record):
-    """What a measurement asked of the system: so many queries in flight, or so many a second."""
+    """The load of a measurement: queries in flight, or queries per second."""
 
     concurrency: Annotated[int, Field(ge=1)] | None = Field(
         None,
@@ -20,7 +20,7 @@ class Load(Record):
         "when the query before was answered",
     )
     rate: Annotated[float, Field(gt=0)] | None = Field(None, description="queries per second of the whole node")
-    share: Annotated[float, Field(gt=0)] | None = Field(None, description="of the rate that a burst reaches")
+    share: Annotated[float, Field(gt=0)] | None = Field(None, description="share of the rate that a burst reaches")
 
     @model_validator(mode="after")
     def _one(self) -> Load:
@@ -30,13 +30,13 @@ class Load(Record):
 
     @property
     def step(self) -> float:
-        """What the profile's ladder calls it."""
+        """The step's value in the profile's ladder."""
         return self.concurrency or self.share or 0.0
 
 
 Place = Annotated[
     Literal["GPU", "replica"],
-    Field(description="what queries in flight and tokens_per_s_per_gpu are of: on the CPU each replica"),
+    Field(description="what queries in flight and tokens_per_s_per_gpu are per: on the CPU, a replica"),
 ]
 
 
@@ -44,10 +44,10 @@ class CurvePoint(Record):
     """One step of a sweep: of a node, or of all counted nodes of a group that measured it together."""
 
     step: float = Field(description="queries in flight on each GPU; or the share of the rate that a burst reaches")
-    nodes: Count = Field(description="that it covers")
-    queries: Count = Field(description="that were answered")
+    nodes: Count = Field(description="nodes that it covers")
+    queries: Count = Field(description="answered queries")
     failed: Count = 0
-    qps: float | None = Field(description="until the last was issued: while the load was what the step asks for")
+    qps: float | None = Field(description="until the last query was issued, while the load was that of the step")
     tokens_per_s: float | None = Field(description="output tokens, in the same time")
     tokens_per_s_per_gpu: float | None = Field(description="on the CPU: per replica")
     tokens_per_s_per_user: float | None = Field(description="1000 / P50 of TPOT: how fast an answer is read")
@@ -60,27 +60,27 @@ class CurvePoint(Record):
     tokens_per_joule: float | None = None
     cost: Cost | None = Field(None, description="under this load; absent: a node has no benchmark_cost_per_gpu_hour")
     goodput: Goodput | None = Field(None, description="absent: no limits of TTFT or TPOT, or undefined for a node")
-    confident: bool = Field(description="whether the samples are enough for a P99 at 99 % confidence")
-    valid: bool = Field(description="whether every node's own checks hold in it")
+    confident: bool = Field(description="whether there are enough samples for a P99 at 99 % confidence")
+    valid: bool = Field(description="whether every node's checks passed in it")
     on_front: bool = Field(False, description="whether no other step has both more tokens/s per GPU and per user")
 
 
 class Crossing(Record):
-    """Where on the ladder a limit is passed."""
+    """Where on the ladder a limit is exceeded."""
 
     metric: Name
     limit: float
-    within: float | None = Field(description="the last step that keeps it, of those below the first that does not")
-    beyond: float | None = Field(description="the first step that does not; absent: every step keeps it")
-    at: float | None = Field(description="between the two, on the straight line through their figures")
+    within: float | None = Field(description="the last step that meets it, below the first that does not")
+    beyond: float | None = Field(description="the first step that exceeds it; absent: every step meets it")
+    at: float | None = Field(description="interpolated linearly between the two")
 
 
 class Curve(Record):
-    """The steps of a sweep, the least load first, and what they say together."""
+    """The steps of a sweep, lowest load first, and their combined results."""
 
     of: Name = Field(description="a node's name; or the label of a group")
     kind: Literal["node", "group"]
-    group: Count | None = Field(None, description="index into groups; absent: the node does not count")
+    group: Count | None = Field(None, description="index into groups; absent: the node is not counted")
     points: tuple[CurvePoint, ...]
     knee: float | None = Field(
         None,
@@ -88,13 +88,13 @@ class Curve(Record):
         "first step: from there on queries wait for each other. Absent: tokens/s still grew, or there is one point",
     )
     most_tokens_per_s_per_gpu: float | None = Field(None, description="the highest of the points")
-    enough: float | None = Field(None, description="the least step that comes within least_growth of the highest")
+    enough: float | None = Field(None, description="the lowest step within least_growth of the highest")
     crossings: tuple[Crossing, ...] = ()
     ended: Text = Field("", description="why there are no further steps")
 
 
 class Curves(Record):
-    """What a sweep came to: its curves, those of groups first. All other figures of the run are of one step."""
+    """The results of a sweep: its curves, those of groups first. All other figures of the run are of one step."""
 
     by: Literal["concurrency", "rate"]
     per: Place = "GPU"

@@ -1,4 +1,4 @@
-"""The verdict and the checks that it rests on."""
+"""The verdict and its checks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from benchmark.records.base import Name, Record, Text
 
 
 class Check(Record):
-    """One value beside its limit. `holds`: something is so (1) or is not (0), and has to be."""
+    """One value and its limit. `holds`: a condition is true (1) or false (0), and must be true."""
 
     metric: Name
     value: float | None
@@ -19,7 +19,7 @@ class Check(Record):
 
 
 class Verdict(Record):
-    """Valid when every check passed and nothing else spoke against it; `reasons` says why not, a sentence each."""
+    """Valid if every check passed and there is no other reason against it; `reasons`: why not, a sentence each."""
 
     valid: bool
     checks: tuple[Check, ...] = ()

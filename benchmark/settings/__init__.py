@@ -1,4 +1,4 @@
-"""The settings a user edits, under the very names that they have in the inventory: a file a theme.
+"""The settings that a user edits, by their names in the inventory, one file per topic.
 
 One definition serves the inventory (checked on the controller before any host is touched), the node and the
 result files. The roles' defaults, specs and tables and docs/settings.md are made from it: `make generate`.
@@ -23,7 +23,7 @@ from benchmark.settings.provisioning import ProvisioningSettings
 from benchmark.settings.results import ResultsSettings
 from benchmark.variables import SECRETS, VARIABLES
 
-# These belong to the run, not to a node: all nodes must have the same.
+# Settings of the run, not of a node: all nodes must have the same values.
 RUN_WIDE = (
     "benchmark_results_dir",
     "benchmark_prometheus_dir",
@@ -40,7 +40,7 @@ RUN_WIDE = (
     "benchmark_system",
     "benchmark_driver",
 )
-# And these where all nodes are one system, which answers one schedule.
+# The same if all nodes are one system, which answers one schedule.
 SYSTEM_WIDE = (
     "benchmark_profile",
     "benchmark_model",
@@ -56,7 +56,7 @@ SYSTEM_WIDE = (
 
 
 class Settings(
-    # From the last to the first, as pydantic orders fields.
+    # From last to first: this is the order of pydantic's fields.
     ProvisioningSettings,
     ResultsSettings,
     NodesSettings,
@@ -66,12 +66,12 @@ class Settings(
 ):
     """Every setting of one node. Paths are the node's unless the description says otherwise.
 
-    Those of the engines that are provisioned come from their declarations in `benchmark/provisioned/`.
+    Settings of provisioned engines come from their declarations in `benchmark/provisioned/`.
     """
 
 
 class ResolvedSettings(BaseModel):
-    """What a node is given: its settings with defaults filled in, and the whole profile, so that no file is missing."""
+    """A node's complete settings, with defaults filled in, and its whole profile, so that it needs no other file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
@@ -80,7 +80,7 @@ class ResolvedSettings(BaseModel):
 
     @property
     def measurements(self) -> int:
-        """How many measurements there are at most with the model loaded once: the repeats, or the steps of a sweep."""
+        """The most measurements with the model loaded once: the repeats, or the steps of a sweep."""
         return len(self.profile.sweep.steps) if self.profile.sweep else self.settings.benchmark_repeats
 
     def sha256(self) -> str:
@@ -89,7 +89,7 @@ class ResolvedSettings(BaseModel):
 
 
 def check_settings(variables: dict[str, Any]) -> Settings:
-    """Fill in defaults and check types and ranges. Raises InputError with every problem, one sentence a line."""
+    """Fill in defaults and check types and ranges. Raises InputError with every problem, one sentence per line."""
     try:
         return Settings.model_validate(variables)
     except ValidationError as error:
@@ -98,7 +98,7 @@ def check_settings(variables: dict[str, Any]) -> Settings:
 
 def _sentence(fault: ErrorDetails) -> str:
     name = str(next(iter(fault["loc"]), ""))
-    if name in SECRETS:  # whose value is not repeated
+    if name in SECRETS:  # do not repeat its value
         return f"{name} may be secret and is not a setting: it would show in the process list."
     names = [variable.name for variable in VARIABLES]
     return sentence(fault, Settings, noun="a setting", listed=False, more=names)

@@ -1,4 +1,4 @@
-"""What all parts of the settings have in common."""
+"""The base of all parts of the settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic_core import PydanticKnownError
 
 
 class SettingsPart(BaseModel):
-    """Settings of one theme. Nobody makes one: `Settings` is all of them."""
+    """Base of the settings of one topic, which are combined in `Settings`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
@@ -21,7 +21,7 @@ class SettingsPart(BaseModel):
 
 
 def no_switch(value: Any) -> Any:
-    """Return what is to become a number, unless it is YAML's true or false, which would become 1 or 0."""
+    """Return the input of a number, refusing YAML's true and false, which would become 1 and 0."""
     if isinstance(value, bool):
         raise PydanticKnownError("float_type")
     return value

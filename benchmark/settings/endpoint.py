@@ -1,4 +1,4 @@
-"""Servers that are measured, or started to be measured: for the engine endpoint."""
+"""Settings of servers to measure, or to start and measure, for the engine endpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from benchmark.provisioned_engine import NonEmpty
 from benchmark.settings.base import SettingsPart
 
-# Of a URL's query string.
+# Names in a URL's query string that are probably secret.
 _SECRET_PARAMETER = re.compile(
     r"(?:^|[-_.]|api|access)(?:key|token|secret|password|passwd|sig|signature)$", re.IGNORECASE
 )
@@ -61,7 +61,7 @@ class EndpointSettings(SettingsPart):
             if problem := _url_problem(url):
                 raise ValueError(problem)
         if len({url.rstrip("/") for url in urls}) < len(urls):
-            raise ValueError("the same URL is there twice")
+            raise ValueError("the same URL occurs twice")
         return urls
 
 
@@ -72,11 +72,11 @@ def _url_problem(url: str) -> str | None:
     except ValueError:
         fit = False
     if not fit or parts.fragment or " " in url:
-        return "each has to be a server's address such as http://127.0.0.1:8000"
-    # Settings are kept in every result.
+        return "each must be a server's address such as http://127.0.0.1:8000"
+    # Settings are stored in every result.
     if parts.username is not None:
-        return "a password in a URL would be kept; set benchmark_endpoint_api_key or benchmark_endpoint_headers"
+        return "a password in a URL would be stored; set benchmark_endpoint_api_key or benchmark_endpoint_headers"
     secret = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True) if _SECRET_PARAMETER.search(name)]
     if secret:
-        return f"{secret[0]} in a URL would be kept; give it as a header, by benchmark_endpoint_headers"
+        return f"{secret[0]} in a URL would be stored; set it as a header in benchmark_endpoint_headers"
     return None

@@ -1,4 +1,4 @@
-"""What is measured, what it is held against, and the engine."""
+"""Settings of what is measured, the target, and the engine."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ DEFAULT_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 # The commit that MLPerf's reference implementation for llama3.1-8b pins.
 DEFAULT_REVISION = "be673f326cab4cd22ccfef76109faf68e41aa5f1"
 
-# The newest round of MLPerf Inference whose rules are known here; the first with llama3.1-8b was 5.1.
+# The newest round of MLPerf Inference that this program knows; the first with llama3.1-8b was 5.1.
 DEFAULT_ROUND: Literal["6.1"] = "6.1"
 
 
 def _rate_or_auto(value: Any) -> Any:
-    """Return a number above zero or "auto"; one message for whatever else it is, where a union has one per type."""
+    """Return a number above zero or "auto"; anything else gives one error, where a union gives one per type."""
     if value == "auto":
         return value
     try:
@@ -34,7 +34,7 @@ def _rate_or_auto(value: Any) -> Any:
 
 
 def _as_text(value: Any) -> Any:
-    """Return a number as YAML reads 6.0 as the text that was meant."""
+    """Return a number, such as YAML makes of 6.0, as the intended text."""
     return str(value) if type(value) is float else value
 
 
@@ -46,7 +46,7 @@ def _count_or_auto(value: Any) -> Any:
 
 
 class MeasurementSettings(SettingsPart):
-    """What is measured, and what it is held against."""
+    """What is measured, and its target."""
 
     benchmark_profile: NonEmpty = Field(
         "quick",

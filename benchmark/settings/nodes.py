@@ -1,4 +1,4 @@
-"""How nodes measure, each by itself and all together: as what, when, how often, for how long, and how many count."""
+"""Settings of how nodes measure, alone and together: as what, when, how often, how long, and how many must count."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from benchmark.settings.base import SettingsPart
 
-# What the system's own resolver takes for an address of IPv4, however short, octal or hexadecimal.
+# What the system's resolver reads as an IPv4 address, even if short, octal or hexadecimal.
 NUMERIC = re.compile(r"(0x[0-9a-f]+|[0-9]+)(\.(0x[0-9a-f]+|[0-9]+))*\.?", re.IGNORECASE)
 BROADCAST = ipaddress.ip_address("255.255.255.255")
 
 
 def _number_or_share(value: Any) -> Any:
-    """Return a whole number of at least 1, or a percentage above 0 % and up to 100 % as the text that it came as."""
+    """Return a whole number of at least 1, or a percentage above 0 % and up to 100 % as text."""
     text = "" if isinstance(value, bool) else str(value).strip()
     share = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?%", text)
     if share and 0 < float(share[1]) <= 100:
@@ -156,7 +156,7 @@ class NodesSettings(SettingsPart):
     @field_validator("benchmark_serve_address")
     @classmethod
     def _serve_address(cls, value: str) -> str:
-        # A number alone is an address to the system: 0 would be all of them.
+        # The system reads a plain number as an address: 0 would be all of them.
         if ":" in value or NUMERIC.fullmatch(value):
             try:
                 address = ipaddress.ip_address(value)

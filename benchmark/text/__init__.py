@@ -1,1 +1,1 @@
-"""Text for people: how words and numbers are set, and what records come to in words."""
+"""Text for people: formatting of words and numbers, and records in words."""

@@ -1,6 +1,6 @@
-"""Text for people, in lines of WIDTH columns: cleaned, wrapped, and set in columns of a terminal.
+"""Text for people in lines of WIDTH columns: cleaned, wrapped and aligned for a terminal.
 
-What a node sent is input from outside: it is cleaned, given to templates as values, and never used as a template.
+Text from a node is untrusted input: it is cleaned, passed to templates as a value, and never used as a template.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import unicodedata
 # A terminal has 80 columns, and Ansible indents what it prints by 8.
 WIDTH = 72
 
-# Labels of a list stand in a column of this width.
+# Width of the column of a list's labels.
 LABEL = 12
 
 
 def clean(text: object) -> str:
-    """Return `text` on one line with nothing in it that could steer a terminal; odd characters become '?'."""
+    """Return `text` on one line without control characters, which could steer a terminal; they become '?'."""
     words = " ".join(unicodedata.normalize("NFC", str(text)).split())
-    if words.isascii() and words.isprintable():  # nearly all are: not a letter at a time
+    if words.isascii() and words.isprintable():  # nearly always: saves going through each character
         return words
     return "".join(c if c.isprintable() and not unicodedata.category(c).startswith("M") else "?" for c in words)
 
@@ -28,9 +28,9 @@ def columns(text: str) -> int:
 
 
 def wrap(text: object, first: str = "", rest: str = "", width: int = WIDTH) -> str:
-    """Return `text` in lines of at most `width` columns, the first behind `first` and the others behind `rest`.
+    """Return `text` in lines of at most `width` columns, prefixed with `first` and then `rest`, which are equally wide.
 
-    A word that is too long for a line is broken. `first` and `rest` are equally wide.
+    A word that is too long for a line is broken.
     """
     room = width - columns(first)
     lines = [""]
@@ -45,7 +45,7 @@ def wrap(text: object, first: str = "", rest: str = "", width: int = WIDTH) -> s
 
 
 def entry(name: object, text: object, mark: str = "") -> str:
-    """Return `name` in a column of its own and the lines of `text` beside it; beneath it where the name is long."""
+    """Return `name` in a column of its own and the lines of `text` beside it, or below it where the name is long."""
     indent = " " * LABEL
     parts = str(text).splitlines() or [""]
     own_line, lead = [], mark + left(name, LABEL - columns(mark))
@@ -55,13 +55,13 @@ def entry(name: object, text: object, mark: str = "") -> str:
 
 
 def left(text: object, width: int) -> str:
-    """Return clean text, filled up with spaces to `width` columns."""
+    """Return clean text, padded with spaces to `width` columns."""
     words = clean(text)
     return words + " " * (width - columns(words))
 
 
 def above(name: object, width: int) -> str:
-    """Return `name` as the first cell of a row: on a line of its own, above the row, where it is too long."""
+    """Return `name` as the first cell of a row, or on a line of its own above the row where it is too long."""
     cell = left(name, width)
     return cell if columns(cell) <= width else f"{wrap(name)}\n{' ' * width}"
 

@@ -1,4 +1,4 @@
-"""What a record says, in words: profile, engine, its start, answers, checks."""
+"""Records in words: profile, engine and its start, answers, checks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from benchmark.text.figures import figure
 from benchmark.verdict import label, unit
 from benchmark.words import plural, shown
 
-# Of an engine's start, in order; the last is the process's age when it was ready.
+# Stages of an engine's start, in order; the last is the age of the process when the engine was ready.
 STARTUP_STAGES = (
     *("imports", "device", "tokenizer", "weights", "weights_from_disk", "device_transfer", "model"),
     *("attention", "cache", "warm_up", "capture", "cross_check", "since_process_start"),
@@ -36,13 +36,13 @@ _KINDS = {
 
 
 def describe_profile(profile: Profile) -> str:
-    """Return the profile's name and version, and what its numbers may be taken for."""
+    """Return the profile's name and version, and what its numbers stand for."""
     kind = _KINDS.get(profile.kind)
     return f"{profile.name} v{profile.version}" + (f": {kind}" if kind else "")
 
 
 def describe_prefix_cache(cache: PrefixCache | None) -> str | None:
-    """Return how many prompt tokens came from servers' caches; None where there is no server."""
+    """Return how many prompt tokens came from the servers' caches; None without a server."""
     if cache is None:
         return None
     if cache.cached_tokens is None:
@@ -52,7 +52,7 @@ def describe_prefix_cache(cache: PrefixCache | None) -> str | None:
 
 
 def describe_engine(engine: EngineInfo) -> str:
-    """Return its name, how many there were, and the version of the server behind it where that reports one."""
+    """Return the engine's name, number of replicas, and the version of the server behind it if it reports one."""
     version = server_version(engine)
     server = f", server version {version}" if version else ""
     fallback = describe_fallback(engine)
@@ -60,20 +60,20 @@ def describe_engine(engine: EngineInfo) -> str:
 
 
 def describe_fallback(engine: EngineInfo) -> str:
-    """Return that it answered in the place of the profile's own engine, and why; empty: it is the profile's own."""
+    """Return which engine it replaced, and why; empty where it is the profile's own engine."""
     asked = engine.details.get(INSTEAD_OF)
     return f"{engine.name} answered instead of {asked}: {engine.details.get(BECAUSE)}" if asked else ""
 
 
 def startup_seconds(details: Mapping[str, Any]) -> dict[str, float]:
-    """Return the seconds of each stage of an engine's start that its details name, in their order."""
+    """Return the seconds of each start-up stage that the engine's details report, in order."""
     reported = details.get("startup_s")
     given = reported if isinstance(reported, dict) else {}
     return {name: given[name] for name in STARTUP_STAGES if type(given.get(name)) is float}
 
 
 def describe_startup(details: Mapping[str, Any]) -> str | None:
-    """Return how long each stage of an engine's start took; None where its details do not say."""
+    """Return how long each start-up stage of an engine took; None where its details do not say."""
     seconds = startup_seconds(details)
     age = seconds.pop("since_process_start", None)
     stages = [f"{name.replace('_', ' ')} {value:.1f} s" for name, value in seconds.items()]
@@ -81,7 +81,7 @@ def describe_startup(details: Mapping[str, Any]) -> str | None:
 
 
 def describe_rouge(rouge: Rouge) -> str:
-    """Return the scores in percent, and of how many answers."""
+    """Return the scores in percent, and the number of answers."""
     scores = (
         f"ROUGE-1 {rouge.rouge1:g}, ROUGE-2 {rouge.rouge2:g}, ROUGE-L {rouge.rougeL:g}, ROUGE-Lsum {rouge.rougeLsum:g}"
     )
@@ -89,16 +89,16 @@ def describe_rouge(rouge: Rouge) -> str:
 
 
 def describe_audit(audit: Audit) -> str:
-    """Return what a compliance test came to, and each rule that it failed by."""
+    """Return the outcome of a compliance test, and each rule that it broke."""
     outcome = "passed" if audit.passed else "FAILED"
-    reported = [f"{audit.name} {outcome}: {audit.answers} answers looked at."]
+    reported = [f"{audit.name} {outcome}: {audit.answers} answers checked."]
     reported += [words for words in audit.checks if ": FAIL" in words]
     reported += [f"{audit.errors} of its queries failed."] if audit.errors else []
     return " ".join(reported)
 
 
 def floor_note(distributions: Iterable[Distribution], percentiles: Iterable[str]) -> str:
-    """Return a sentence on which of `percentiles` rest on too few samples, or nothing."""
+    """Return a sentence naming those of `percentiles` that have too few samples, or nothing."""
     names = list(percentiles)
     short = [d for d in distributions if any(name in d.insufficient for name in names)]
     if not short:
@@ -111,7 +111,7 @@ def floor_note(distributions: Iterable[Distribution], percentiles: Iterable[str]
 
 
 def model_of(result: NodeResult) -> str:
-    """Return what the result's numbers are of: model, revision, precision, device."""
+    """Return what was measured: model, revision, precision, device."""
     engine = result.engine
     name = engine.name if engine else result.resolved.profile.engine
     return describe_model(result.resolved.settings, name, engine.details if engine else None)
@@ -127,14 +127,15 @@ def spread_words(spread: Spread) -> str:
 
 
 def connections_words(serving: Serving) -> str:
-    """Return how many queries lacked a connection, or had one that the server had closed; empty where none did."""
+    """Return how many queries waited for a connection, or met one that the server had closed; empty if none did."""
     reported = []
     if serving.waited:
-        reported.append(f"{plural(serving.waited, 'query', 'queries')} waited for one of {serving.max_connections}")
+        queries = plural(serving.waited, "query", "queries")
+        reported.append(f"{queries} waited for one of {serving.max_connections} connections")
     if serving.resent:
         reported.append(
-            f"{plural(serving.resent, 'query was', 'queries were')} sent once more: the server had closed the "
-            "connection while idle"
+            f"{plural(serving.resent, 'query was', 'queries were')} sent again: the server had closed the idle "
+            "connection"
         )
     return "; ".join(reported)
 

@@ -1,4 +1,4 @@
-"""The result of one node as text: so that a node can show its own, it needs jinja2 and the records alone."""
+"""The result of one node as text. It needs only jinja2 and the records, so that a node can show its own."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _TIMES = (
 
 _PERCENTILES = ("p50", "p90", "p95", "p99")
 
-# Of one CPU's time: what a hypervisor takes less of is not worth a line.
+# In percent of one CPU's time: less steal than this is not worth a line.
 STOLEN_PERCENT = 1.0
 
 
@@ -73,20 +73,20 @@ def render_node(result: NodeResult) -> str:
 
 
 def _repeats(result: NodeResult) -> str:
-    """Return which repeat the text shows and how far all differ; nothing where there is only one."""
+    """Return which repeat the text shows and how far the repeats differ; nothing where there is only one."""
     each = [result.metrics, *(repeat.metrics for repeat in result.repeats)]
     if not result.repeats or result.resolved.profile.sweep:
         return ""
     lines = [
-        f"{len(each)} with the model loaded once; below is repeat {own_choice(result)}, this node's median by "
-        f"{label(deciding_metric(result))}"
+        f"{len(each)} with the model loaded once; the figures below are of repeat {own_choice(result)}, "
+        f"this node's median by {label(deciding_metric(result))}"
     ]
     lines += map(spread_words, spreads(lambda number, metric: value_of(each[number - 1], metric), len(each)))
     return "\n".join(lines)
 
 
 def _probes(result: NodeResult) -> list[tuple[str, str, str, str]]:
-    """Return name, unit, median and worst place of each figure: those that are ranked first."""
+    """Return name, unit, median and worst place of each figure, ranked figures first."""
     return [
         (
             one.words,
@@ -99,14 +99,14 @@ def _probes(result: NodeResult) -> list[tuple[str, str, str, str]]:
 
 
 def _stolen(cpu: CpuTime | None) -> list[tuple[str, str]]:
-    """Return what the node's hypervisor took of its CPUs, where that may have cost something."""
+    """Return the CPU time that the node's hypervisor took, where it may have mattered."""
     if cpu is None or cpu.stolen_s is None or not cpu.wall_s or 100 * cpu.stolen_s / cpu.wall_s < STOLEN_PERCENT:
         return []
     return [("CPU steal", f"the hypervisor took {figure(100 * cpu.stolen_s / cpu.wall_s)} % of one CPU's time")]
 
 
 def _watched(telemetry: Telemetry | None) -> list[tuple[str, str]]:
-    """Return what was watched while measuring, a line each."""
+    """Return what was monitored while measuring, a line each."""
     lines: list[tuple[str, str]] = []
     if telemetry is None:
         return lines
@@ -135,7 +135,7 @@ def _times(metrics: Metrics) -> list[tuple[str, Distribution, str]]:
 
 
 def _heads(metrics: Metrics) -> list[str]:
-    """Return the percentiles' headings, with a star on those that rest on too few samples."""
+    """Return the percentiles' headings, with a star on those with too few samples."""
     defined = [spread for name in _TIMES if (spread := getattr(metrics, name)) is not None]
     starred = {name for spread in defined for name in spread.insufficient}
     return [name.upper() + "*" * (name in starred) for name in _PERCENTILES]

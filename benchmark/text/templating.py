@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @functools.cache
 def environment(templates: Path) -> Environment:
     """Return the Jinja2 environment of the text templates in a directory, which compiles each once."""
-    # Here: to load it and to compile a template takes a node a tenth of its start, and with an order it writes no text.
+    # Imported here: loading Jinja2 and compiling takes a tenth of a node's start, and some runs write no text.
     from benchmark.compiled_templates import make_environment
 
     # Plain text has no markup to escape; `clean` guards the terminal.

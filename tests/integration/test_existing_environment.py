@@ -128,8 +128,8 @@ def test_what_one_lacks_is_named_before_measuring(playbooks: Playbooks) -> None:
         assert f"{lacking} (python_env_dir) lacks what this run needs: Jinja2<4,>=3.1, psutil<8,>=5.9." in said
         assert f"{old} (python_env_dir) has versions that do not work here: pydantic 1." in said
         assert "(>=2.10,<3 is needed)" in said
-        assert f"{deaf} (python_env_dir) has a Python that does not look where PYTHONPATH says" in said
-        assert f"has to name an environment that exists, and in {gone} there is no Python that starts" in said
+        assert f"{deaf} (python_env_dir) has a Python that ignores PYTHONPATH" in said
+        assert f"must name an existing environment, and {gone} has no Python that starts" in said
     assert done.row("jw2")["stage"] == done.row("jw3")["stage"] == "python_env"
     assert not list(done.run_dir.glob("nodes/*/samples.jsonl"))
     assert not list(playbooks.directory.glob("nodes/*/own code"))

@@ -42,5 +42,5 @@ def test_nodes_are_probed_without_any_model(playbooks: Playbooks) -> None:
     assert (tried["status"], tried["counted"], tried["simulated"]) == ("complete", True, True), done.output
     reason = done.row("jw3")["reason"]
     assert "is below the floor of 1000000000 MB/s." in reason
-    assert "There is no figure of matrix float8, and" in reason
+    assert "There is no figure for matrix float8, and" in reason
     assert done.recap("jw3")["failed"] == 1

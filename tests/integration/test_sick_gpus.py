@@ -57,8 +57,8 @@ def test_a_sick_gpu_fails_its_node_before_anything_is_done(tmp_path: Path) -> No
     assert f"nvidia-smi lists 7 GPUs and says: {LOST}." in said
     assert "7 GPUs answer here, and preflight_gpus says 8" in said
     for warned in (
-        f"left-out: GPU 3 (00000000:04:00.0), which is not chosen, {asks}.",
-        "left-out: CUDA_VISIBLE_DEVICES is '0,-1,1': '-1' is below zero, and so CUDA takes no more of it",
+        f"left-out: GPU 3 (00000000:04:00.0), which this run does not use, {asks}.",
+        "left-out: CUDA_VISIBLE_DEVICES is '0,-1,1': '-1' is negative, and so CUDA ignores the rest",
         f"measured-all-the-same: GPU 3 (00000000:04:00.0) {asks}.",
         "narrow: GPU 3 (00000000:04:00.0) has 4 of 16 PCIe lanes",
         "Not checked on old-driver, since nvidia-smi there does not know it: gpu_recovery_action.",

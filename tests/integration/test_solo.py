@@ -34,7 +34,7 @@ def test_what_nodes_share_shows(playbooks: Playbooks) -> None:
     finally:
         node.stop()
         del playbooks.cluster.nodes["jw4"]
-    assert "3 nodes measure alone, one after the other, before all do together." in done.output
+    assert "3 nodes measure alone, one after another, before all measure together." in done.output
     assert done.code != 0
     assert (done.recap("jw2")["failed"], done.recap("jw3")["failed"], done.recap("jw4")["failed"]) == (0, 0, 1)
     broken = done.row("jw4")

@@ -89,7 +89,7 @@ def test_scenario_by_scenario_and_then_the_tree(
 
     done = playbooks.run("submission", *words, inventory=inventory)
     assert done.code == 0, done.output
-    measured = f"Step 1 of 2, Offline: measured already in the run {offline.name} (short-offline, target 60.0)."
+    measured = f"Step 1 of 2, Offline: already measured in the run {offline.name} (short-offline, target 60.0)."
     assert measured in done.output
     assert latest.resolve() == offline
     (system,) = (tmp_path / "tree/closed/Us/results").iterdir()

@@ -78,7 +78,7 @@ def test_what_dies_in_a_step_costs_that_step_alone(playbooks: Playbooks) -> None
     assert steps_of(done, "jw3") == [1, 2]
     assert (done.row("jw2")["counted"], done.row("jw3")["status"]) == (True, "interrupted"), done.summary
     (curve,) = (one for one in done.cluster["sweep"]["curves"] if one["of"] == "jw2")
-    assert curve["ended"].startswith("A limit is passed at 4 in flight")
+    assert curve["ended"].startswith("A limit is exceeded at 4 in flight")
     assert [point["queries"] for point in curve["points"]] == [4, 8, 12, 16]
     assert "jw3: the curve" in done.summary
     for number, window in enumerate(windows(run_dir, "jw2"), start=1):

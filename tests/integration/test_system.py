@@ -109,7 +109,7 @@ def test_one_loadgen_asks_all_nodes(system: Playbooks) -> None:
     assert float(peak["host_vars"].removeprefix("benchmark_target_qps: ")) == pytest.approx(
         peak["target_qps"] / 2, rel=1e-3
     )
-    assert f"target found, to measure at it again: {peak['host_vars']}" in cluster["system"]["notes"]
+    assert f"target found; to measure at it again: {peak['host_vars']}" in cluster["system"]["notes"]
     chosen = cluster["repeats"]["chosen"]
     whole = measured if chosen == 1 else measured["repeats"][0]
     # Whether LoadGen finds it valid is this machine's affair; that its word is the cluster's is not.
@@ -138,7 +138,7 @@ def test_one_loadgen_asks_all_nodes(system: Playbooks) -> None:
             assert window["telemetry"]["ticks"] > 1
         assert (place / "repeat2_telemetry.jsonl").is_file()
     summary = words(done.summary)
-    assert "System one schedule from the controller over 2 nodes: a system's figure, and no sum" in summary
+    assert "System one schedule from the controller over 2 nodes: figures of one system, not a sum" in summary
     assert "the sum over" not in summary
     assert "the sum over" not in (done.run_dir / "report.html").read_text()
     assert "(2 nodes as one system)" in summary
@@ -178,7 +178,7 @@ def test_an_engine_without_a_server_is_served(playbooks: Playbooks, full_venv: P
         (found,) = (done.run_dir / "nodes" / name).glob("mlperf_datacenter_*.json")
         engine = json.loads(found.read_text())["engine"]
         assert (engine["name"], engine["replicas"], engine["details"]["asks_for_key"]) == ("continuous", replicas, True)
-    assert "and no sum" in words(done.summary)
+    assert "not a sum" in words(done.summary)
     assert "their sum" not in words(done.summary)
     assert "prefix cache: 0 of " in words(done.summary)
 
@@ -288,7 +288,7 @@ def test_nothing_is_started_without_the_drivers_node(system: Playbooks) -> None:
     why = "Nothing was measured: the driver's node, jw2, failed before."
     assert why in words(done.row("jw3")["reason"])
     assert done.cluster["system"]["reasons"] == [why]
-    assert "System nothing was measured; the driver was to be jw2" in words(done.summary)
+    assert "System nothing was measured; the driver would have been jw2" in words(done.summary)
     assert done.recap("jw3")["failed"] == 1
     assert not (system.directory / "nodes" / "jw3" / "runs").exists()
     assert_nothing_runs(system.directory)

@@ -67,8 +67,8 @@ def test_a_wrong_first_token_differs_from_one_never_reported(tmp_path: Path) -> 
     passed, checks = judged(tmp_path, [logged(SOUND), logged(SOUND, first=[]), logged(SOUND, first=[6])])
     assert not passed
     assert checks[0] == (
-        "First token: FAIL, 1 of 3 answers begin with another token than LoadGen was told of; of 1 LoadGen was told no "
-        "first token, which the reference lets pass."
+        "First token: FAIL, 1 of 3 answers begin with another token than was reported to LoadGen; for 1 none was "
+        "reported, which the reference lets pass."
     )
 
 

@@ -166,15 +166,19 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
         (
             options("vllm", tensor_parallel_size=2) | CPU_VLLM,
             None,
-            "tensor_parallel_size and pipeline_parallel_size spread a model over GPUs, and benchmark_device is cpu.",
+            "tensor_parallel_size and pipeline_parallel_size spread a model over GPUs, but benchmark_device is cpu.",
         ),
         # Lengths
         (
             options("vllm", max_model_len=32),
             None,
-            "max_model_len is 32, and the profile's longest prompt and its answer",
+            "max_model_len is 32, but the profile's longest prompt and its answer",
         ),
-        (asked("vllm"), SYNTHETIC, "max_model_len is 8192, and the profile's longest prompt and its answer take 9064"),
+        (
+            asked("vllm"),
+            SYNTHETIC,
+            "max_model_len is 8192, but the profile's longest prompt and its answer take at least 9064",
+        ),
         # Servers
         (asked("endpoint"), None, "The engine is endpoint, but no server is set: set benchmark_endpoint_urls"),
         (URL, None, "benchmark_endpoint_urls is set, and the engine continuous asks no server"),
@@ -194,15 +198,15 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
         (
             {},
             {**CLOSED, "scenario_options": {"concurrency": 8}},
-            "sequential answers one query before it takes the next, and 8 are to be in flight",
+            "sequential answers one query before it takes the next, but 8 should be in flight",
         ),
         (
             {"benchmark_engine": "continuous"},
             {**CLOSED, "scenario_options": {"max_duration_ms": 9}},
-            "samples is 5, and scenario_options say when enough were measured",
+            "samples is 5, but scenario_options set when to stop",
         ),
         # Sweeps
-        ({}, {**CLOSED, "sweep": {"concurrency": [1, 4]}}, "and 4 are to be in flight"),
+        ({}, {**CLOSED, "sweep": {"concurrency": [1, 4]}}, "but 4 should be in flight"),
         (asked("continuous"), {**CLOSED, "sweep": {"concurrency": [4, 1]}}, "above the one before it"),
         (asked("continuous"), {**CLOSED, "sweep": {"rate": [0.5], "concurrency": [1]}}, "either concurrency or rate"),
         (asked("continuous"), {**CLOSED, "sweep": {"rate": [0.5]}}, "rate needs LoadGen's scenario Server"),
@@ -234,7 +238,7 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
         (
             asked("continuous"),
             {**CLOSED, "scenario": "schedule", "scenario_options": {"arrivals": "poisson", "burstiness": 2}},
-            "burstiness belongs to arrivals: gamma, and arrivals is poisson",
+            "burstiness belongs to arrivals: gamma, but arrivals is poisson",
         ),
         (asked("continuous"), REPLAY, "The dataset trace needs benchmark_dataset_path"),
         (asked("continuous"), {**REPLAY, "dataset": "curated"}, "the dataset curated has no times of its own"),
@@ -256,7 +260,7 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
         (
             {},
             {**SYNTHETIC, "engine": "simulated", "without_model_or_gpu": True},
-            "the dataset synthetic is made of a model's tokens: take curated",
+            "the dataset synthetic is made of a model's tokens: use curated",
         ),
         # Accuracy
         (

@@ -124,7 +124,7 @@ def test_what_is_not_the_record_is_named_in_a_sentence(tmp_path: Path, content: 
 def test_an_unknown_schema_version_is_refused(tmp_path: Path, content: str, version: str) -> None:
     path = tmp_path / "result.json"
     path.write_text(content)
-    with pytest.raises(InputError, match=f"schema_version {version} is not one this program knows"):
+    with pytest.raises(InputError, match=f"schema_version {version} is unknown to this program"):
         read_record(path, NodeResult)
 
 

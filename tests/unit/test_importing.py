@@ -105,8 +105,8 @@ def test_a_package_that_is_half_there_is_no_missing_one(
     install(tmp_path, "gliff_outer", "2.1")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert missing_package(module) == (
-        f"The package gliff-outer is half there in {sys.prefix}: its metadata say version 2.1, and there is no module "
-        f"{module}. Install it anew there (pip install --force-reinstall gliff-outer)."
+        f"The package gliff-outer is incomplete in {sys.prefix}: its metadata say version 2.1, but there is no module "
+        f"{module}. Install it again (pip install --force-reinstall gliff-outer)."
     )
 
 

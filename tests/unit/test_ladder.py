@@ -91,7 +91,7 @@ def test_a_limit_ends_a_ladder_only_where_it_is_to() -> None:
     asked = {"concurrency": [1, 2, 4, 8], "limits": limits, "least_growth": 0}
     assert len(climbed(Sweep.model_validate(asked), servers=2)) == 4
     ended = climbed(Sweep.model_validate({**asked, "stop_at_limits": True}), servers=2)
-    assert ended[-1] == "A limit is passed at 4 in flight on each GPU: P99 latency at most 1500 ms."
+    assert ended[-1] == "A limit is exceeded at 4 in flight on each GPU: P99 latency at most 1500 ms."
 
 
 @pytest.mark.parametrize(("share", "grows"), [(0.5, False), (0.95, False), (1.1, True), (2.0, True)])

@@ -61,10 +61,13 @@ SLOW_LINK = "GPU 1 to 0: peer copy 1 to 0 45 GB/s is below the floor of 300 GB/s
         ({"peer_copy_0_to_1": 300}, ()),
         (
             {"peer_copy_0_to_2": 300},
-            ("There is no figure of peer copy 0 to 2, and benchmark_probe_floors asks for 300.",),
+            ("There is no figure for peer copy 0 to 2, and benchmark_probe_floors requires 300.",),
         ),
-        ({"matrix_float8": 1000}, ("There is no figure of matrix float8, and benchmark_probe_floors asks for 1000.",)),
-        ({"kernel_launch": 1}, (*(f"GPU {n}: kernel launch 2 us is no rate: it has no floor." for n in (0, 1)),)),
+        ({"matrix_float8": 1000}, ("There is no figure for matrix float8, and benchmark_probe_floors requires 1000.",)),
+        (
+            {"kernel_launch": 1},
+            (*(f"GPU {n}: kernel launch 2 us is not a rate, and so has no floor." for n in (0, 1)),),
+        ),
     ],
 )
 @pytest.mark.parametrize("profile", ["hardware", "quick"])
@@ -75,7 +78,7 @@ def test_a_probe_below_its_floor_is_a_reason(profile: str, floors: dict[str, flo
 @pytest.mark.parametrize("profile", ["hardware", "quick"])
 def test_a_gpu_without_the_figure_does_not_pass(profile: str) -> None:
     found = probed(4000, None, 4000, notes=(LOST,))
-    lacking = "GPU 1: there is no figure of device memory read, and benchmark_probe_floors asks for 3500."
+    lacking = "GPU 1: there is no figure for device memory read, and benchmark_probe_floors requires 3500."
     assert reasons(found, {"device_memory_read": 3500}, profile) == (lacking, LOST)
     # Who asks for nothing is held against what an engine shows by itself.
     assert reasons(found, {}) == ()
@@ -84,7 +87,7 @@ def test_a_gpu_without_the_figure_does_not_pass(profile: str) -> None:
 def test_nothing_that_was_not_probed_passes() -> None:
     for nothing in (None, probed()):
         (said, *_) = reasons(nothing, {"device_memory_read": 1})
-        assert said == "There is no figure of device memory read, and benchmark_probe_floors asks for 1."
+        assert said == "There is no figure for device memory read, and benchmark_probe_floors requires 1."
 
 
 def test_an_engine_that_only_waits_has_no_floors() -> None:
@@ -96,10 +99,13 @@ def test_an_engine_that_only_waits_has_no_floors() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"device_memory_raed": 5}, "'device_memory_raed' is no rate that a probe measures: did you mean device_memo"),
-        ({"kernel_launch": 5}, "'kernel_launch' is no rate that a probe measures. Rates: all_reduce, "),
-        ({"": 5}, "'' is no rate that a probe measures. Rates: "),
-        ({"peer_coppy_0_to_1": 5}, "'peer_coppy_0_to_1' is no rate that a probe measures: did you mean peer_copy?"),
+        (
+            {"device_memory_raed": 5},
+            "'device_memory_raed' is not a rate that a probe measures: did you mean device_memo",
+        ),
+        ({"kernel_launch": 5}, "'kernel_launch' is not a rate that a probe measures. Rates: all_reduce, "),
+        ({"": 5}, "'' is not a rate that a probe measures. Rates: "),
+        ({"peer_coppy_0_to_1": 5}, "'peer_coppy_0_to_1' is not a rate that a probe measures: did you mean peer_copy?"),
         ({"cpu_one_core": True}, "benchmark_probe_floors.cpu_one_core is True: it must be a number."),
         ({"cpu_one_core": float("inf")}, "benchmark_probe_floors.cpu_one_core is not a finite number"),
         ({1: 5}, "A name in benchmark_probe_floors is 1: it must be text (in quotes)."),
@@ -112,7 +118,9 @@ def test_what_can_never_be_held_is_refused(given: dict[Any, Any], said: str) -> 
 
 
 def test_floors_without_probes_are_refused() -> None:
-    with pytest.raises(InputError, match="benchmark_probes is off, and only probes say whether benchmark_probe_floors"):
+    with pytest.raises(
+        InputError, match="benchmark_probes is off, but only probes can show whether benchmark_probe_floors"
+    ):
         resolve({"benchmark_probe_floors": {"cpu_one_core": 1}, "benchmark_probes": "off"})
     assert resolve({"benchmark_probe_floors": {"peer_copy_0_to_1": "3.5e2"}})
 

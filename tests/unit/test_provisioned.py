@@ -30,7 +30,7 @@ def test_one_word_is_enough() -> None:
         ),
         (
             {"benchmark_replicas": 3, "benchmark_engine_options": {"tensor_parallel_size": 2}},
-            "benchmark_replicas is 3 and one copy of the model is over 2 ",
+            "benchmark_replicas is 3 and one copy of the model uses 2 GPUs ",
         ),
         (
             {"benchmark_engine_options": {"gpu_memory": 1}},
@@ -40,14 +40,17 @@ def test_one_word_is_enough() -> None:
             {"benchmark_engine_options": {"gpu_memory_utilization": 1.1}},
             "gpu_memory_utilization is 1.1: it must be at most 1.",
         ),
-        ({"benchmark_engine_options": {"arguments": ["--port=1"]}}, "--port is what the run decides"),
-        ({"benchmark_engine_options": {"arguments": ["--served_model_name", "x"]}}, "--served-model-name is what the"),
+        ({"benchmark_engine_options": {"arguments": ["--port=1"]}}, "--port is set by the run"),
+        (
+            {"benchmark_engine_options": {"arguments": ["--served_model_name", "x"]}},
+            "--served-model-name is set by the",
+        ),
         (
             {"benchmark_engine_options": {"arguments": ["--enable-prefix-caching"]}},
-            "arguments: --enable-prefix-caching has repeated prompts answered without computing them: leave it out",
+            "arguments: --enable-prefix-caching answers repeated prompts without computing them: leave it out",
         ),
         ({"benchmark_engine_options": {"arguments": ["--enable_prefix_caching=true"]}}, "--enable_prefix_caching=true"),
-        ({"benchmark_engine_options": {"arguments": ["--enable-prefix"]}}, "arguments: --enable-prefix has"),
+        ({"benchmark_engine_options": {"arguments": ["--enable-prefix"]}}, "arguments: --enable-prefix answers"),
         ({"vllm_wheelhouses": "x"}, "vllm_wheelhouses is not a setting: did you mean vllm_wheelhouse?"),
     ],
 )

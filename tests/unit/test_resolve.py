@@ -15,7 +15,7 @@ def test_a_wheelhouse_and_an_index_of_torch_exclude_each_other() -> None:
     both = {"python_env_wheelhouse": "wheels", "python_env_torch_index_url": "https://index.example"}
     (problem,) = problems(both)
     assert problem.startswith(
-        "python_env_wheelhouse is set, so no node asks an index: leave python_env_torch_index_url"
+        "python_env_wheelhouse is set, so no node uses an index: leave python_env_torch_index_url"
     )
 
 
@@ -103,15 +103,15 @@ def test_probes_alone_are_the_profile_hardware() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"benchmark_profile": "hardware", "benchmark_probes": "off"}, "benchmark_probes is off, and the profile"),
-        ({"benchmark_profile": "hardware", "benchmark_repeats": 3}, "benchmark_repeats is set, and the profile"),
-        ({"benchmark_profile": "hardware", "benchmark_accuracy": "only"}, "benchmark_accuracy is set, and the profile"),
-        ({"benchmark_profile": "hardware", "benchmark_solo_first": True}, "benchmark_solo_first is set, and"),
+        ({"benchmark_profile": "hardware", "benchmark_probes": "off"}, "benchmark_probes is off, but the profile"),
+        ({"benchmark_profile": "hardware", "benchmark_repeats": 3}, "benchmark_repeats is set, but the profile"),
+        ({"benchmark_profile": "hardware", "benchmark_accuracy": "only"}, "benchmark_accuracy is set, but the profile"),
+        ({"benchmark_profile": "hardware", "benchmark_solo_first": True}, "benchmark_solo_first is set, but"),
         (
             {"benchmark_profile": "hardware", "benchmark_engine": "sequential"},
-            "benchmark_engine is sequential, and the profile hardware asks no model",
+            "benchmark_engine is sequential, but the profile hardware uses no model",
         ),
-        ({"benchmark_engine": "none"}, "benchmark_engine is none, and the profile quick asks a model"),
+        ({"benchmark_engine": "none"}, "benchmark_engine is none, but the profile quick uses a model"),
         ({"benchmark_probes": "yes please"}, "benchmark_probes is 'yes please'"),
         ({"benchmark_probe_floors": {"device_memory_read": 0}}, "benchmark_probe_floors.device_memory_read is 0"),
     ],

@@ -64,7 +64,7 @@ def test_latest_is_relative_so_that_results_may_be_moved(tmp_path: Path) -> None
 
 def test_results_that_cannot_be_written_are_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("a file")
-    with pytest.raises(InputError, match=r"benchmark_results_dir: .*/results is there, and is no directory"):
+    with pytest.raises(InputError, match=r"benchmark_results_dir: .*/results exists, but is not a directory"):
         open_run({"jw2": asked(3)}, command="")
 
 

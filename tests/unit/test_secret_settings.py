@@ -36,7 +36,7 @@ def test_they_show_nowhere_by_themselves() -> None:
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({ENVIRONMENT: "A=hidden-value"}, "benchmark_environment has to be a dictionary of names and values."),
+    ({ENVIRONMENT: "A=hidden-value"}, "benchmark_environment must be a dictionary of names and values."),
     ({ENVIRONMENT: {"A B": "hidden-value"}}, "benchmark_environment.A B is not the name of an environment variable"),
     (
         {ENVIRONMENT: {"A": ["hidden-value"]}},
@@ -44,18 +44,18 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     ({ENVIRONMENT: {"A": True}}, "benchmark_environment.A must be text or a number: write it in quotes."),
     ({ENVIRONMENT: {"A": None}}, "benchmark_environment.A must be text or a number"),
-    ({ENVIRONMENT: {"A": "hidden\nvalue"}}, "benchmark_environment.A has to be one line"),
+    ({ENVIRONMENT: {"A": "hidden\nvalue"}}, "benchmark_environment.A must be one line"),
     (
         {ENVIRONMENT: {"PYTHONHOME": "/hidden-value"}},
         "benchmark_environment.PYTHONHOME would keep the run's own Python",
     ),
     ({ENVIRONMENT: {"HF_HOME": "/hidden-value"}}, "benchmark_environment.HF_HOME has no effect: set hf_cache_dir."),
     ({HEADERS: {"X Y": "hidden-value"}}, "benchmark_endpoint_headers.X Y is not the name of an HTTP header."),
-    ({HEADERS: {"X": "hidden\r\nvalue"}}, "benchmark_endpoint_headers.X has to be one line"),
+    ({HEADERS: {"X": "hidden\r\nvalue"}}, "benchmark_endpoint_headers.X must be one line"),
     ({HEADERS: {"Content-Length": "5"}}, "benchmark_endpoint_headers.Content-Length is the client's own"),
-    ({API_KEY: "hidden\nvalue"}, "benchmark_endpoint_api_key has to be one line of ASCII text."),
-    ({API_KEY: ["hidden-value"]}, "benchmark_endpoint_api_key has to be one line of ASCII text."),
-    ({API_KEY: "hidden-value", HEADERS: {"authorization": "hidden"}}, "say the same: give one of them."),
+    ({API_KEY: "hidden\nvalue"}, "benchmark_endpoint_api_key must be one line of ASCII text."),
+    ({API_KEY: ["hidden-value"]}, "benchmark_endpoint_api_key must be one line of ASCII text."),
+    ({API_KEY: "hidden-value", HEADERS: {"authorization": "hidden"}}, "serve the same purpose: set only one of them."),
     ({ENVIRONMENT: {"A": "hidden" * MOST_BYTES}}, "are longer than 32 KiB together."),
 ]
 
@@ -101,7 +101,7 @@ def test_they_are_no_settings() -> None:
     "query", ["key=hidden", "api-key=hidden", "apikey=hidden", "sig=hidden", "access_token=hidden"]
 )
 def test_a_secret_in_the_query_of_a_url_is_refused(query: str) -> None:
-    with pytest.raises(InputError, match="give it as a header, by benchmark_endpoint_headers") as reported:
+    with pytest.raises(InputError, match="set it as a header in benchmark_endpoint_headers") as reported:
         check_settings({"benchmark_endpoint_urls": [f"https://host/v1?api-version=1&{query}"]})
     assert "hidden" not in str(reported.value)
     check_settings({"benchmark_endpoint_urls": ["https://host/openai/v1?api-version=preview&tokenizer=x"]})

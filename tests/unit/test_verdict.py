@@ -204,7 +204,7 @@ def test_a_load_that_the_client_throttled_is_no_valid_one() -> None:
     verdict = judge(profile, Findings(METRICS, serving=Serving(waited=5, max_connections=9)), 0.5, "complete")
     assert not verdict.valid
     assert verdict.reasons[0].startswith(
-        "5 queries waited in the client for one of its 9 connections: the server was not offered the load"
+        "5 queries waited in the client for one of its 9 connections: the server did not get the requested load"
     )
 
 

@@ -1,4 +1,4 @@
-"""What became better or worse from one run to another: like with like, each change with its interval."""
+"""Compare two runs: like nodes with like nodes, each change with its interval."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from benchmark.records.comparison import Outcome
 from benchmark.text.figures import figure
 from benchmark.words import plural
 
-# A smaller change is never better or worse, however sure it is: two runs of one node differ by as much.
+# A smaller change is never better or worse, however certain: two runs of one node differ by as much.
 FLOOR = 0.02
-# Of nodes times replicates: more nodes are surer, and need fewer.
+# Nodes times replicates: with more nodes fewer replicates are needed.
 MOST_DRAWS = 40_000
-# Differences of two profiles.
+# Most differences between two profiles that are shown.
 MOST_SHOWN = 5
 LEAST_REPLICATES = 500
 
 
 def compare(before: Side, after: Side, floor: float = FLOOR) -> Comparison:
-    """Return what changed from `before` to `after`. Nothing is compared that differs in settings or hardware."""
+    """Return what changed from `before` to `after`. Groups that differ in settings or hardware are not compared."""
     groups: list[GroupChange] = []
     apart: list[str] = []
     refused: list[str] = []
@@ -58,7 +58,7 @@ def compare(before: Side, after: Side, floor: float = FLOOR) -> Comparison:
                 [*other.differences(like), *_profiles(theirs[0], nodes[0])] for other, theirs in before.groups.items()
             ]
             nearest = min(otherwise, key=len)
-            refused.append(f"{like.label}: measured otherwise in {before.name}: {'; '.join(nearest)}")
+            refused.append(f"{like.label}: measured differently in {before.name}: {'; '.join(nearest)}")
     return Comparison(
         before=before.name,
         after=after.name,
@@ -72,11 +72,11 @@ def compare(before: Side, after: Side, floor: float = FLOOR) -> Comparison:
 
 
 def _profiles(before: LoadedNode, after: LoadedNode) -> list[str]:
-    """Return in what two profiles of one name and version differ, in words."""
+    """Return the differences between two profiles with the same name and version, in words."""
     one, other = (node.result.resolved.profile if node.result else None for node in (before, after))
     if one is None or other is None or (one.name, one.version) != (other.name, other.version):
         return []
-    # How it is called is not what was measured.
+    # A description does not affect the measurement.
     pairs = differences(other.model_dump(mode="json"), one.model_dump(mode="json"))
     found = [f"the profile's {path} is {now} instead of {was}" for path, now, was in pairs if path != "description"]
     return found[:MOST_SHOWN] + ([f"and {len(found) - MOST_SHOWN} more"] if len(found) > MOST_SHOWN else [])
@@ -85,7 +85,7 @@ def _profiles(before: LoadedNode, after: LoadedNode) -> list[str]:
 def compare_nodes(
     label: str, before: Sequence[LoadedNode], after: Sequence[LoadedNode], floor: float = FLOOR
 ) -> GroupChange:
-    """Return what changed between like nodes: those that are in both, or where none is, all of them."""
+    """Return what changed between like nodes: those in both runs or, if there are none, all of them."""
     names = {node.node for node in before} & {node.node for node in after}
     note = ""
     if not names:
@@ -124,7 +124,7 @@ def compare_nodes(
 
 
 def _cost_changes(before: Sequence[LoadedNode], after: Sequence[LoadedNode]) -> Iterable[MetricChange]:
-    """Yield what tokens cost in both; nothing where nobody has a price. Not judged: tokens/s is, a price is known."""
+    """Yield the cost of tokens in both, if there is a price. It is not judged: tokens/s are."""
     currencies = {currency for nodes in (before, after) if (currency := currency_of(nodes))}
     for metric in COSTS if currencies else ():
         was, now = figure_of(before, metric), figure_of(after, metric)
@@ -140,7 +140,7 @@ def _cost_changes(before: Sequence[LoadedNode], after: Sequence[LoadedNode]) -> 
 
 
 def together(outcomes: Iterable[Outcome]) -> Outcome:
-    """Return one outcome for several: the worst of those that were judged."""
+    """Return one outcome for several: the worst of the judged ones."""
     found = set(outcomes)
     order: tuple[Outcome, ...] = ("worse", "better", "within noise", "no difference")
     return next((outcome for outcome in order if outcome in found), "not judged")

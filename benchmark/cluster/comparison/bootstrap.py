@@ -1,9 +1,9 @@
-"""By how much a figure could be another one if the run were made again: the bootstrap, without drawing every sample.
+"""How much a figure would vary if the run were repeated: the bootstrap, without drawing every sample.
 
-A percentile's bootstrap distribution is known: the k-th smallest of n values drawn from n is the value at the place
-where the k-th smallest of n uniform numbers falls, and that number has a Beta distribution. So a replicate costs one
-random number, whatever n is. Neighbouring samples that are alike (a queue, a warm GPU) tell less than as many that are
-not: n is lowered to what they amount to. Formulas: docs/metrics.md, Comparing runs.
+A percentile's bootstrap distribution is known: the k-th smallest of n values drawn from n is the value at the quantile
+given by the k-th smallest of n uniform numbers, which has a Beta distribution. So a replicate costs one random number,
+whatever n is. Correlated neighbouring samples (a queue, a warm GPU) carry less information than independent ones: n is
+reduced to the equivalent number. Formulas: docs/metrics.md, Comparing runs.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from collections.abc import Callable, Sequence
 REPLICATES = 2000
 CONFIDENCE = 0.99
 SEED = 20261124
-# Neighbours are looked at in so many batches; fewer values than MIN_IN_BATCH in each tell nothing of them.
+# Number of batches for measuring the correlation of neighbours, and the least values in each.
 BATCHES = 40
 MIN_IN_BATCH = 10
-# A run's time is cut into so many pieces, which are drawn as a whole; with fewer queries each is a piece.
+# A run's time is cut into this many pieces, which are drawn as a whole; with fewer queries, each is a piece.
 BLOCKS = 40
 
-# What a replicate of repeats may differ by: e to this is more than any interval shows, and no overflow.
+# Largest logarithm by which a replicate of repeats may differ: beyond any interval shown, and without overflow.
 MOST_LOG = 20.0
 
 Draw = Callable[[random.Random], float]
@@ -30,7 +30,7 @@ Draw = Callable[[random.Random], float]
 
 
 def percentile_draw(ordered: Sequence[float], fraction: float, inflation: float = 1.0) -> Draw:
-    """Return what draws the percentile of `ordered` (ascending) again, by nearest rank as MLPerf LoadGen takes it.
+    """Return a function that redraws the percentile of `ordered` (ascending), by nearest rank like MLPerf LoadGen.
 
     `inflation`: how much larger its variance is than that of as many independent values.
     """
@@ -47,7 +47,7 @@ def percentile_draw(ordered: Sequence[float], fraction: float, inflation: float 
 def inflation(values: Sequence[float], at: float) -> float:
     """Return how much larger the variance of the share of `values` above `at` is than for independent values.
 
-    `values` in the order in which they came. 1 at least, and for few values.
+    `values`: in order of arrival. At least 1, and 1 for few values.
     """
     size = len(values) // BATCHES
     if size < MIN_IN_BATCH:
@@ -61,7 +61,7 @@ def inflation(values: Sequence[float], at: float) -> float:
 
 
 def rate_draw(ended_s: Sequence[float], amounts: Sequence[float]) -> Draw | None:
-    """Return what draws amount per second again; `ended_s` ascending from the first issue. None: too little is known.
+    """Return a function that redraws amount per second; `ended_s`: ascending from the first issue. None: too few data.
 
     Pieces of the run's time are drawn, each with what ended in it.
     """
@@ -70,14 +70,14 @@ def rate_draw(ended_s: Sequence[float], amounts: Sequence[float]) -> Draw | None
     size = max(1, len(ended_s) // BLOCKS)
     cuts = list(range(0, len(ended_s), size))
     if len(cuts) > 1 and len(ended_s) - cuts[-1] < size:
-        cuts.pop()  # what is left over belongs to the last piece
+        cuts.pop()  # the remainder belongs to the last piece
     edges = [*cuts[1:], len(ended_s)]
-    # Amount and seconds as one complex number: a sum of those is one call.
+    # Amount and seconds as one complex number, so that one call sums both.
     pieces = [
         complex(math.fsum(amounts[start:end]), ended_s[end - 1] - (ended_s[start - 1] if start else 0.0))
         for start, end in zip(cuts, edges, strict=True)
     ]
-    # Few pieces spread less than what they were drawn from.
+    # A few pieces vary less than the population they are from.
     widen = math.sqrt(len(pieces) / (len(pieces) - 1)) if len(pieces) > 1 else 1.0
     whole = sum(pieces)
     middle = whole.real / whole.imag
@@ -91,10 +91,10 @@ def rate_draw(ended_s: Sequence[float], amounts: Sequence[float]) -> Draw | None
 
 
 def repeats_draw(values: Sequence[float]) -> Draw:
-    """Return what draws the geometric mean of some repeats' values (all above zero) again.
+    """Return a function that redraws the geometric mean of some repeats' values (all above zero).
 
-    A few repeats drawn from themselves differ too little: the mean of n logarithms, over its standard error, has
-    Student's t-distribution with n - 1 degrees of freedom, and is drawn from that.
+    Resampling a few repeats varies too little: the mean of n logarithms, over its standard error, has Student's
+    t-distribution with n - 1 degrees of freedom, and is drawn from that.
     """
     logs = [math.log(value) for value in values]
     middle, freedom = statistics.fmean(logs), len(logs) - 1
@@ -108,7 +108,7 @@ def repeats_draw(values: Sequence[float]) -> Draw:
 
 
 def interval_of_change(before: Draw, after: Draw, replicates: int = REPLICATES) -> tuple[float, float]:
-    """Return between which changes (after / before - 1) the true one lies, at 99 % confidence, by a fixed seed."""
+    """Return the 99 % confidence interval of the change (after / before - 1), with a fixed seed."""
     chance = random.Random(SEED)  # noqa: S311 # chance, not a secret
     logs = sorted(math.log(after(chance) / before(chance)) for _ in range(replicates))
     tail = (1 - CONFIDENCE) / 2

@@ -1,4 +1,4 @@
-"""Two curves of a sweep: how many tokens/s a GPU gives in each where every user gets as many, with intervals."""
+"""Compare two curves of a sweep: tokens/s of a GPU at equal tokens/s per user, with intervals."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from benchmark.curves import between
 from benchmark.metrics import PERCENTILES, SAMPLES_NEEDED
 from benchmark.records import CurveChange
 
-# So many places of the curves are compared at most, at tokens/s of a user that people would ask for.
+# Most points of the curves that are compared, at round numbers of tokens/s per user.
 MOST_PLACES = 4
 ROUND = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
 REPLICATES, LEAST_REPLICATES = 400, 200
-# Of steps of nodes times replicates.
+# Steps of nodes times replicates.
 MOST_DRAWS = 20_000
-# A place that so many replicates do not reach lies at the end of the curve: there is no interval.
+# A point that this share of replicates does not reach is at the end of the curve, and has no interval.
 MOST_MISSED = 0.05
 
 Point = tuple[float | None, float | None]
@@ -28,7 +28,7 @@ Point = tuple[float | None, float | None]
 
 
 def curve_changes(before: Sequence[LoadedNode], after: Sequence[LoadedNode], floor: float) -> Iterator[CurveChange]:
-    """Yield what changed at some places that both curves reach; nothing where one side has no curve."""
+    """Yield the changes at some points that both curves reach; nothing if one side has no curve."""
     sides = [[*_steps(nodes)] for nodes in (before, after)]
     curves = [[_point(measured) for measured in steps] for steps in sides]
     places = shared_places(*curves)
@@ -46,7 +46,7 @@ def curve_changes(before: Sequence[LoadedNode], after: Sequence[LoadedNode], flo
 
 
 def shared_places(before: Sequence[Point], after: Sequence[Point]) -> list[float]:
-    """Return round numbers of tokens/s of a user that both curves reach, evenly chosen, ascending."""
+    """Return round numbers of tokens/s per user that both curves reach, evenly spaced, ascending."""
     known = [[x for x, y in curve if x is not None and y is not None] for curve in (before, after)]
     if not all(known):
         return []
@@ -77,7 +77,7 @@ def _change(
 
 
 def _steps(nodes: Sequence[LoadedNode]) -> Iterator[list[Measurement]]:
-    """Yield the steps that all nodes have, the least load first."""
+    """Yield the steps that all nodes have, lowest load first."""
     each = [steps_of(node) for node in nodes]
     for step in each[0] if each else ():
         if all(step in steps for steps in each):
@@ -95,7 +95,7 @@ def _drawn(steps: Sequence[Sequence[Measurement]], chance: random.Random, replic
 
 
 def _drawer(measured: Sequence[Measurement]) -> Callable[[random.Random], Point]:
-    """Return what draws a step's point again: its rate from pieces of each node's time, its TPOT from all samples."""
+    """Return a function that redraws a step's point: its rate from pieces of the nodes' time, its TPOT from samples."""
     point = point_of(0, measured)
     ordered = sorted(value for one in measured for value in one.times.tpot_ms)
     rates = [_rate(one) for one in measured]

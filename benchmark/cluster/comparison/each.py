@@ -1,4 +1,4 @@
-"""Single nodes of a group that changed by more than one node does from run to run: the sum over all would hide them."""
+"""Single nodes of a group that changed by more than usual from run to run, which the sum would hide."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _quantile = statistics.NormalDist().inv_cdf
 
 
 def node_changes(before: Sequence[LoadedNode], after: Sequence[LoadedNode], floor: float) -> Iterator[NodeChange]:
-    """Yield what is better or worse of each node that is in both, where there are several.
+    """Yield what is better or worse for each node that is in both runs, if there are several.
 
-    The intervals are wider for more nodes, so that all of them together are right at 99 % confidence; and a change has
-    to be larger than the natural spread of two runs of so many nodes gives.
+    With more nodes the intervals are wider, so that all of them together have 99 % confidence; and a change must be
+    larger than the natural spread explains for that many nodes.
     """
     earlier = {node.node: node for node in before}
     pairs = [(earlier[node.node], node) for node in after if node.node in earlier]

@@ -1,4 +1,4 @@
-"""The figures of like nodes together, each with what draws it again."""
+"""The combined figures of like nodes, each with a function that redraws it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ COSTS = ("cost_per_million_output_tokens", "cost_per_million_input_tokens")
 METRICS = (*RATES, *(f"{times}.{name}" for times in TIMES for name in SHOWN), ENERGY)
 HIGHER_IS_BETTER = (*RATES, ENERGY)
 
-# Two repeats say next to nothing of how far a third would lie: their samples say more.
+# Two repeats say almost nothing about a third: their samples say more.
 LEAST_REPEATS = 3
 ONE_VALUE = "one value per run, no interval"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A value, what draws it again (None: it cannot be judged), and why it cannot."""
+    """A value, the function that redraws it (None: it cannot be judged), and why it cannot be judged."""
 
     value: float | None
     draw: Draw | None = None
@@ -39,7 +39,7 @@ class Figure:
 
 
 def judged(change: float, low: float, high: float, floor: float, *, higher_is_better: bool) -> Outcome:
-    """Return better or worse where all of the interval is on that side of zero and the change is at least `floor`."""
+    """Return better or worse if the whole interval is on that side of zero and the change is at least `floor`."""
     if change == 0:
         return "no difference"
     if abs(change) < floor or low <= 0 <= high:
@@ -48,7 +48,7 @@ def judged(change: float, low: float, high: float, floor: float, *, higher_is_be
 
 
 def figure_of(nodes: Sequence[LoadedNode], metric: str) -> Figure:
-    """Return a metric of like nodes, from their repeats where there are enough, else from their samples."""
+    """Return a metric of like nodes, from their repeats if there are enough, else from their samples."""
     repeats = min((len(node.repeats) for node in nodes), default=0)
     if repeats < LEAST_REPEATS:
         return figure_of_samples(nodes, metric)
@@ -110,7 +110,7 @@ def _energy(nodes: Sequence[LoadedNode]) -> Figure:
 
 
 def currency_of(nodes: Sequence[LoadedNode]) -> str | None:
-    """Return what the nodes' prices are in; None where none has a price."""
+    """Return the currencies of the nodes' prices; None if none has a price."""
     return next((cost.currency for node in nodes if (cost := node_cost(node))), None)
 
 

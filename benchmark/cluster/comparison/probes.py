@@ -1,6 +1,6 @@
-"""What changed in the probes of the hardware: of like nodes together, and of single GPUs, pairs and nodes.
+"""Changes in the hardware probes: of like nodes together, and of single GPUs, pairs and nodes.
 
-A run has one value of each, so that how far it differs from run to run is assumed, not seen: docs/metrics.md, Probes.
+A run has one value of each, so the spread from run to run is assumed, not measured: docs/metrics.md, Probes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmark.probed import LEAST, NodeFigure, figures, in_order
 from benchmark.records import MetricChange, NodeChange
 from benchmark.text.figures import probe_unit, probe_value
 
-# Figures that stand for hardware which is shown and not compared.
+# Most figures shown for hardware that is not compared.
 MOST_SHOWN = 3
 
 _quantile = statistics.NormalDist().inv_cdf
@@ -26,9 +26,9 @@ Figures = Mapping[str, NodeFigure]
 
 
 def probe_changes(before: Sequence[LoadedNode], after: Sequence[LoadedNode], floor: float) -> Iterator[MetricChange]:
-    """Yield the change of each figure: of the mean of the nodes, each with the median of its GPUs.
+    """Yield the change of each figure: of the mean over the nodes' medians.
 
-    Nothing where either side was not probed; what says only something of the others is not judged.
+    Nothing if either side was not probed; figures that only explain others are not judged.
     """
     first, second = _of(before), _of(after)
     if not first or not second:
@@ -42,10 +42,10 @@ def probe_changes(before: Sequence[LoadedNode], after: Sequence[LoadedNode], flo
 
 
 def single_changes(before: Sequence[LoadedNode], after: Sequence[LoadedNode], floor: float) -> Iterator[NodeChange]:
-    """Yield what is better or worse of a single node among several, and of a GPU or pair otherwise than of its node.
+    """Yield what is better or worse for a single node among several, and for a GPU or pair apart from its node.
 
-    The mean, or the node's median, would hide it. Intervals are wider for more places, so that all of a figure's are
-    right together at 99 % confidence.
+    The mean, or the node's median, would hide it. With more places intervals are wider, so that all of a figure's
+    together have 99 % confidence.
     """
     first, second = _of(before), _of(after)
     both = {node: (first[node], each) for node, each in second.items() if node in first}
@@ -78,19 +78,19 @@ def _places(one: NodeFigure, pairs: Sequence[tuple[str, NodeFigure, NodeFigure]]
             found = _change(one, value, place.value, reach, floor)
             if value is None or found is None or min(was.median, now.median) <= LEAST:
                 continue
-            # What its whole node did has been said, or is the mean's.
+            # The change of its whole node is already reported, or part of the mean.
             by_itself = math.log(place.value / value) - math.log(now.median / was.median)
             if abs(by_itself) > reach:
                 yield NodeChange.model_validate({"node": node, "gpu": place.gpu, "peer": place.peer, **found})
 
 
 def _reach(one: NodeFigure, tests: int) -> float:
-    """Return how far a value may be from an earlier one by chance, as a logarithm, where so many are looked at."""
+    """Return how far a value may be from an earlier one by chance, as a logarithm, among `count` values."""
     return _quantile(1 - (1 - CONFIDENCE) / 2 / max(1, tests)) * math.sqrt(2) * kind_of(one.name).spread
 
 
 def _change(one: NodeFigure, before: float | None, after: float, reach: float, floor: float) -> dict[str, Any] | None:
-    """Return the fields of a NodeChange; None where it is neither better nor worse."""
+    """Return the fields of a NodeChange; None if it is neither better nor worse."""
     if before is None or min(before, after) <= LEAST:
         return None
     log = math.log(after / before)
@@ -103,7 +103,7 @@ def _change(one: NodeFigure, before: float | None, after: float, reach: float, f
 
 
 def figures_words(nodes: Sequence[LoadedNode]) -> str:
-    """Return the first figures of nodes, the mean of each, for hardware that others are not compared with."""
+    """Return the means of the first figures of nodes whose hardware is not compared."""
     found = _of(nodes)
     shown = [one for one in in_order(found.values()) if one.better is not None][:MOST_SHOWN]
     each = ((one, _mean({node: has for node, has in found.items() if one.name in has}, one.name)) for one in shown)
@@ -117,7 +117,7 @@ def _of(nodes: Sequence[LoadedNode]) -> dict[str, dict[str, NodeFigure]]:
 
 
 def _mean(nodes: Mapping[str, Figures], name: str) -> float | None:
-    """Return the mean over the nodes; None where one lacks the figure: it would be the others'."""
+    """Return the mean over the nodes; None if one lacks the figure, and would be left out."""
     values = [each[name].median for each in nodes.values() if name in each]
     return statistics.fmean(values) if values and len(values) == len(nodes) else None
 

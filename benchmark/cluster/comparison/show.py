@@ -16,14 +16,14 @@ from benchmark.words import percent, plural
 
 _WORDS = {
     "no difference": "NO DIFFERENCE: every figure is the same.",
-    "within noise": "WITHIN NOISE: nothing changed by more than chance gives.",
+    "within noise": "WITHIN NOISE: nothing changed by more than chance explains.",
     "better": "BETTER: something improved and nothing became worse.",
     "worse": "WORSE:",
     "not judged": "NOT COMPARED: there was nothing to judge.",
 }
 _OF = "Of node: the mean of the nodes; of all: every sample of all nodes together."
-_OF_SYSTEM = "Of all: what one schedule over all nodes gave."
-PROBES = "A run has one value of each probe: its interval is what runs of the same hardware are taken to differ by."
+_OF_SYSTEM = "Of all: the result of one schedule over all nodes."
+PROBES = "A run has one value of each probe: its interval is the assumed spread between runs of the same hardware."
 HEADS = ("metric", "of", "before", "after", "change", "99 % interval", "verdict")
 
 
@@ -44,7 +44,7 @@ def whose(one: NodeChange) -> str:
 
 
 def cells(change: MetricChange) -> tuple[str, ...]:
-    """Return a row of the table: see HEADS."""
+    """Return a row of the table (see HEADS)."""
     interval = "-" if change.low is None or change.high is None else f"{percent(change.low)} to {percent(change.high)}"
     return (
         name_of(change),
@@ -58,11 +58,11 @@ def cells(change: MetricChange) -> tuple[str, ...]:
 
 
 def verdict_words(comparison: Comparison) -> str:
-    """Return the outcome, and what is worse where something is."""
+    """Return the outcome, and what is worse, if anything."""
     if comparison.own_baseline and len(comparison.own_baseline) == len(comparison.groups):
-        return f"{comparison.after} is its own baseline: that it is equal to itself says nothing."
+        return f"{comparison.after} is its own baseline, so that equality says nothing."
     if comparison.same:
-        return f"{comparison.after} was compared with itself: that it is equal to itself says nothing."
+        return f"{comparison.after} was compared with itself, so that equality says nothing."
     words = _WORDS[comparison.outcome]
     if comparison.outcome != "worse":
         return words
@@ -83,7 +83,7 @@ def _worse(comparison: Comparison) -> Iterator[str]:
 
 
 def node_words(one: NodeChange) -> str:
-    """Return what changed of a single node."""
+    """Return a single node's change in words."""
     return (
         f"{whose(one)}: {name_of(one)} {percent(one.change)} ({percent(one.low)} to {percent(one.high)}), "
         f"{_value(one.before, one)} to {_value(one.after, one)}: {one.outcome}"
@@ -91,7 +91,7 @@ def node_words(one: NodeChange) -> str:
 
 
 def curve_words(one: CurveChange) -> str:
-    """Return what changed at one place of the curves."""
+    """Return the change at one point of the curves in words."""
     more = f"{abs(one.change):.1%} {'more' if one.change > 0 else 'less'}" if one.change else "as many"
     between = f" ({percent(one.low)} to {percent(one.high)})" if one.low is not None and one.high is not None else ""
     outcome = one.note if one.outcome == "not judged" else one.outcome
@@ -102,18 +102,18 @@ def curve_words(one: CurveChange) -> str:
 
 
 def defined(group: GroupChange) -> list[MetricChange]:
-    """Return the changes of metrics that either side has."""
+    """Return the changes of metrics that at least one side has."""
     return [change for change in group.changes if change.before is not None or change.after is not None]
 
 
 def title(group: GroupChange) -> str:
-    """Return what is compared, and of how many nodes."""
+    """Return what is compared, and the number of nodes."""
     nodes = "one system" if group.system else plural(len(group.nodes), "node")
     return f"{group.label}: {nodes}" + (f" ({group.note})" if group.note else "")
 
 
 def legend(comparison: Comparison) -> str:
-    """Return what the figures of the tables are of."""
+    """Return the legend of the tables."""
     of = _OF_SYSTEM if any(group.system for group in comparison.groups) else _OF
     return f"{of} {PROBES}" if _probed(comparison) else of
 
@@ -136,7 +136,7 @@ def render_text(comparison: Comparison) -> str:
         f"Better or worse: the whole {comparison.confidence:.0%} interval is on that side of zero and the change is at "
         f"least {comparison.floor:.1%}."
     )
-    lines += ["", wrap(rule)] if comparison.groups or _probed(comparison) else []  # which are the tables
+    lines += ["", wrap(rule)] if comparison.groups or _probed(comparison) else []  # if there are tables
     lines += ["", wrap(verdict_words(comparison))]
     return "\n".join(line.rstrip() for line in "\n".join(lines).split("\n")) + "\n"
 

@@ -1,4 +1,4 @@
-"""One side of a comparison: a run, or one node of it, as comparison keys that can be found again on the other side."""
+"""One side of a comparison: a run, or one of its nodes, by comparison keys that can be matched with the other side."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from benchmark.records import RunRecord, System
 from benchmark.rundir import read_run
 from benchmark.served import in_label
 
-# Of a comparison key: it tells two profiles of one name apart, and means nothing to people.
+# Part of a comparison key that distinguishes two profiles of one name, and is not shown.
 PROFILE_HASH = "profile_sha256"
 
 
@@ -33,7 +33,7 @@ class ComparisonKey:
 
     @classmethod
     def of(cls, node: LoadedNode) -> ComparisonKey:
-        """Return the comparison key of a node that counts."""
+        """Return the comparison key of a counted node."""
         key = comparison_key(node)
         hardware = key.pop("hardware")
         if node.result is not None:
@@ -44,13 +44,13 @@ class ComparisonKey:
 
     @property
     def label(self) -> str:
-        """The comparison key for people: what it is called, and on what."""
+        """The comparison key in words: what was measured, and on what hardware."""
         key = dict(self.settings)
         parts = (key["profile"], *(in_label(name, key.get(name, "")) for name in ("dtype", "engine")), self.hardware)
         return ", ".join(filter(None, parts))
 
     def differences(self, other: ComparisonKey) -> list[str]:
-        """Return in which settings the two differ, in words; in what two profiles differ, their hash does not say."""
+        """Return the settings in which the two differ, in words; differences of profiles are not in their hash."""
         theirs = dict(other.settings)
         return [
             f"{name} is {in_label(name, theirs.get(name, '')) or 'not set'} instead of "
@@ -69,14 +69,14 @@ class Side:
 
 
 def load_side(run_dir: Path, node: str = "") -> Side:
-    """Return the run, or one node of it. Raises InputError where it is none, or none that counts."""
+    """Return the run, or one of its nodes. Raises InputError if it does not exist, or is not counted."""
     asked = read_run(run_dir)
     run = as_rows(asked)
     if node and node not in run.nodes:
         raise InputError(f"{node}: the run {run.run_id} has no node {node}; it has {', '.join(sorted(run.nodes))}.")
     if run.system is not None:
         return _side_of_system(run_dir, run, run.system, node)
-    # Which repeat is the run's, all its nodes decide together.
+    # The run's repeat is chosen from all of its nodes.
     needed = [one for one in sorted(run.nodes, key=natural) if node in ("", one) or _repeats(run) > 1]
     whole = load_rows(run_dir, asked, only=needed)
     nodes, _ = median_of(whole)
@@ -93,7 +93,7 @@ def load_side(run_dir: Path, node: str = "") -> Side:
     counted = [one for one in loaded if one.measured]
     if not counted:
         why = next((problem for one in loaded for problem in one.problems), "")
-        raise InputError(f"{reported}: no node of it counts, there is nothing to compare. {why}".rstrip())
+        raise InputError(f"{reported}: none of its nodes is counted, so there is nothing to compare. {why}".rstrip())
     return Side(reported, by_comparison_key(counted))
 
 
@@ -102,7 +102,7 @@ def _side_of_system(run_dir: Path, run: RunRecord, system: System, node: str) ->
         raise InputError(f"{node}: in the run {run.run_id} all nodes are one system: it is compared as a whole.")
     loaded = load_system(run_dir, run, system)
     if not loaded.driver.measured:
-        raise InputError(f"{run.run_id}: the system does not count, there is nothing to compare.")
+        raise InputError(f"{run.run_id}: the system is not counted, so there is nothing to compare.")
     count = repeats_of([loaded.whole])
     each = [system_node(replace(loaded, driver=at_repeat(loaded.whole, number))) for number in range(1, count + 1)]
     chosen = system_node(loaded)

@@ -1,6 +1,6 @@
 """Which node is slow, and why: findings from a run's like nodes, each with the probable cause and its evidence.
 
-`spread` says when a value is off, `aspects` which values count, `probe_figures` those of the probes among them, `slow`
+`spread` decides when a value is off, `aspects` which metrics count, `probe_figures` which figures of probes, `slow`
 which nodes are slow and `slow_gpus` which GPUs of a node; every other file is one cause with its thresholds.
 Formulas and thresholds: docs/metrics.md, Diagnosis.
 """
@@ -31,8 +31,8 @@ from benchmark.words import percent
 __all__ = ["CAUSES", "diagnose", "no_history"]
 
 SLOWER_HARDWARE = "slower hardware"
-# The first with evidence is the probable cause: what makes a GPU slow comes before what is only its consequence (lower
-# clocks), and what was seen to happen before what merely differs.
+# The first with evidence is the probable cause: causes come before their consequences (lower clocks), and observed
+# events before mere differences.
 CAUSES: Mapping[str, Rule] = {
     "thermal throttling": thermal,
     "lower power limit": lower_power_limit,
@@ -47,26 +47,26 @@ CAUSES: Mapping[str, Rule] = {
     "other configuration": other_configuration,
     "slow disk at model load": slow_loading,
 }
-# What can be asked of one GPU beside the others of its node.
+# Causes that apply to one GPU compared with the others of its node.
 GPU_CAUSES = (
     *("thermal throttling", "lower power limit", "power throttling", "GPU memory errors", "narrower PCIe link"),
     *("co-tenant process", "lower clocks"),
 )
-# Of a finding: a node whose software differs in everything has one cause, not a page of them.
+# Most sentences of evidence in a finding: a node whose software differs in everything would fill a page.
 MAX_EVIDENCE = 8
 
 
 def no_history(node: str) -> Sequence[Mapping[str, float]]:
-    """Return no earlier runs."""
+    """Return no earlier runs of the node."""
     return ()
 
 
 def diagnose(
     counted: Iterable[LoadedNode], groups: Iterable[Group], drift: Sequence[Drift], earlier: Earlier = no_history
 ) -> tuple[Finding, ...]:
-    """Return what is wrong with slow nodes and slow GPUs, the worst first.
+    """Return findings on slow nodes and slow GPUs, worst first.
 
-    `earlier` gives a node's values in like earlier runs.
+    `earlier` gives a node's values in earlier runs of the same kind.
     """
     nodes = {node.node: node for node in counted}
     found: list[tuple[float, Finding]] = []
@@ -80,7 +80,7 @@ def diagnose(
             suspect = Suspect(slow.node, peers, drift, slow_gpus=sentences)
             probes_alone = slow.shifts[0].aspect.metric.startswith(PREFIX)
             causes = [name for name in CAUSES if not (probes_alone and name == SLOWER_HARDWARE)]
-            # Else the evidence says it.
+            # Otherwise probes are part of the evidence.
             shifts = slow.shifts if probes_alone or not peers else _of_queries(slow.shifts)
             worst = max(shift.deviation.badness for shift in slow.shifts)
             found.append((worst, _finding(suspect, shifts, slow.against, causes)))
@@ -98,10 +98,10 @@ def _of_gpu(one: SlowPlace) -> Finding:
 
 
 def _renumbered(one: SlowPlace) -> Iterator[str]:
-    """Yield what nvidia-smi calls the GPUs of a place, where the run counts them otherwise."""
+    """Yield nvidia-smi's numbers of a place's GPUs, if the run numbers them differently."""
     for gpu in gpus_seen(one.node):
         if gpu.index in (one.place.gpu, one.place.peer) and gpu.is_renumbered:
-            yield f"GPU {gpu.index} of the run is GPU {gpu.number} of nvidia-smi: CUDA_VISIBLE_DEVICES chooses there."
+            yield f"GPU {gpu.index} of the run is GPU {gpu.number} of nvidia-smi: CUDA_VISIBLE_DEVICES renumbers them."
 
 
 def _finding(suspect: Suspect, shifts: Sequence[Shift], against: str, causes: Iterable[str]) -> Finding:

@@ -1,4 +1,4 @@
-"""Which of a node's numbers tell how fast it is: that depends on who decides when queries are issued."""
+"""Which of a node's metrics show how fast it is; that depends on who decides when queries are issued."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from benchmark.records import NodeResult
 from benchmark.verdict import label, unit, value_of
 
 ENERGY = "tokens_per_joule"
-# A searched rate is known to 5 %: that much more may two like nodes differ in it.
+# A searched rate is only known to 5 %, so two like nodes may differ by this much more.
 SEARCHED_SPREAD = 0.04
 
 
 @dataclass(frozen=True)
 class Aspect:
-    """A metric that a slow node is worse in.
+    """A metric in which a slow node is worse.
 
-    `assumed`: what like nodes are taken to differ by; `least`: by less they may always differ; `own_unit`: of a probe's
-    figure, whose name does not say it.
+    `assumed`: the assumed spread of like nodes; `least`: a smaller difference never counts; `own_unit`: the unit of a
+    probe's figure, which its name does not contain.
     """
 
     metric: str
@@ -58,23 +58,23 @@ _TTFT = Aspect("ttft_ms.p50", False)
 _TPOT = Aspect("tpot_ms.p50", False)
 _ENERGY = Aspect(ENERGY, True)
 ASPECTS = (_QPS, _TOKENS, _LATENCY, _TTFT, _TPOT, _ENERGY)
-"""All of them, for what shows everything."""
+"""All of them, for pages that show everything."""
 
 _SEARCHED = "searched"
-# A trace has times of its own: which, the dataset's hash says.
+# A trace sets its own times; the dataset's hash identifies it.
 REPLAYED = "of the trace"
 
 
 def scenario_of(result: NodeResult) -> str:
-    """Return who issued the queries: the scenario, or of LoadGen's "Server", "Offline" or "SingleStream"."""
+    """Return the scenario; for LoadGen, its own: "Server", "Offline" or "SingleStream"."""
     profile = result.resolved.profile
     return str(profile.scenario_options.get("scenario", profile.scenario))
 
 
 def rate_of(result: NodeResult) -> str:
-    """Return at which rate queries were issued where a schedule sets it, as a word; else nothing.
+    """Return, as text, the rate at which a schedule issued queries; empty without a schedule.
 
-    Nodes with different rates waited in different queues: their times tell nothing of the nodes.
+    Nodes with different rates have different queues: comparing their times says nothing about the nodes.
     """
     profile = result.resolved.profile
     if not profile.scheduled:
@@ -86,15 +86,15 @@ def rate_of(result: NodeResult) -> str:
 
 
 def aspects_of(result: NodeResult) -> tuple[Aspect, ...]:
-    """Return the metrics to hold like nodes against each other in, the most telling first."""
+    """Return the metrics in which to compare like nodes, the most telling first."""
     if scenario_of(result) == "Offline":
-        # All are issued at once: latency and TTFT are mostly the queue, which throughput tells of.
+        # All queries are issued at once: latency and TTFT are mostly queueing, which throughput covers.
         return (_QPS, _TOKENS, _TPOT, _ENERGY)
     return aspects_for(rate_of(result))
 
 
 def aspects_for(rate: str) -> tuple[Aspect, ...]:
-    """Return the metrics that tell how fast a node is where queries are issued at a rate (see `rate_of`)."""
+    """Return the metrics that show a node's speed when queries are issued at a rate (see `rate_of`)."""
     if rate == _SEARCHED:
         return (Aspect("qps", True, SEARCHED_SPREAD),)
     if rate:
@@ -104,7 +104,7 @@ def aspects_for(rate: str) -> tuple[Aspect, ...]:
 
 
 def off(known: Mapping[str, Reading], aspect: Aspect, alpha: float) -> dict[str, Deviation]:
-    """Return those that are worse than the others by more than chance and `aspect` allow; of one alone nothing."""
+    """Return the nodes that are worse than the others by more than chance and `aspect` allow; empty for one node."""
     if len(known) < 2:
         return {}
     found = deviations(
@@ -118,7 +118,7 @@ def off(known: Mapping[str, Reading], aspect: Aspect, alpha: float) -> dict[str,
 
 
 def reading(node: LoadedNode, aspect: Aspect) -> Reading | None:
-    """Return the node's value and its standard error, or None where it is undefined or not above zero."""
+    """Return the node's value and its standard error; None if it is undefined or not above zero."""
     if aspect.metric == ENERGY:
         energy = node.result.telemetry.energy if node.result and node.result.telemetry else None
         value = energy.tokens_per_joule if energy else None
@@ -130,7 +130,7 @@ def reading(node: LoadedNode, aspect: Aspect) -> Reading | None:
 
 
 def _error(node: LoadedNode, metric: str) -> float:
-    """Return the relative standard error that the node's own samples give; 0 where they do not tell."""
+    """Return the relative standard error from the node's own samples; 0 if it is unknown."""
     if (
         metric in ("qps", "tokens_per_s")
         and node.result
@@ -141,7 +141,7 @@ def _error(node: LoadedNode, metric: str) -> float:
 
 
 def rate_error(latencies_ms: Sequence[float]) -> float:
-    """Return the relative standard error of a rate of queries that follow each other, from their times."""
+    """Return the relative standard error of the rate of sequential queries, from their latencies."""
     times = np.asarray(latencies_ms)
     if len(times) < 2:
         return 0.0

@@ -1,4 +1,4 @@
-"""The GPU runs, or may run, at lower clocks than that of like nodes."""
+"""Cause: the GPU runs, or may run, at lower clocks than those of like nodes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from benchmark.cluster.diagnosis.suspect import Suspect, gpus_probed, gpus_seen, gpus_watched, lowest, usual
 from benchmark.cluster.results.load import LoadedNode
 
-# Boost clocks of like GPUs differ by a few steps of 15 MHz of themselves.
+# Boost clocks of like GPUs naturally differ by a few steps of 15 MHz.
 LOWER = 0.97
 SUSTAINED = "sustained_clock"
 
@@ -15,7 +15,7 @@ SUSTAINED = "sustained_clock"
 def lower_clocks(suspect: Suspect) -> Iterator[str]:
     """Evidence: a clock below 97 % of the median of like nodes'.
 
-    The mean under load, of queries or of a long matrix product, or what is set as most.
+    Either the mean under load (queries, or a long matrix product), or the highest clock allowed.
     """
     yield from _lower(suspect, "The mean SM clock under load", lambda node: lowest(
         gpu.sm_clock_mhz for gpu in gpus_watched(node)))  # fmt: skip

@@ -1,4 +1,4 @@
-"""The run had too little of the CPU: too few cores, a quota, a hypervisor, or others that wanted them too."""
+"""Cause: the run had too little CPU time: too few cores, a quota, a hypervisor, or other processes."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from benchmark.cluster.diagnosis.suspect import Suspect, environment_of, telemet
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.records import CpuTime
 
-# Threads that could run and had no core, or cores that could run and were another machine's, in percent of the window.
-# Above 100: more than one at a time.
+# Runnable threads without a core, or CPU time that the hypervisor stole, in percent of the window; 200: two at a time.
 MORE_WAITING_PERCENT = 5.0
-# Of the window, in which a quota kept everything from running.
+# Percent of the window in which a quota stopped everything.
 MORE_HELD_PERCENT = 2.0
-# Of all cores: busier than this there is no room left ...
+# Percent of all cores: above this there is no room left ...
 BUSY_PERCENT = 90.0
-# ... and so much busier than like nodes.
+# ... and this much busier than like nodes.
 MORE_BUSY_PERCENT = 20.0
 
 
 def cpu_starvation(suspect: Suspect) -> Iterator[str]:
     """Evidence: fewer CPUs, a quota, steal, threads that waited for a core, a busy host, a power-saving governor.
 
-    Each only where like nodes are better off.
+    Each counts only if like nodes are better off.
     """
     yield from _cores(suspect)
     yield from _quota(suspect)
@@ -47,7 +46,7 @@ def _time(node: LoadedNode) -> CpuTime | None:
 
 
 def _percents(suspect: Suspect, of: Callable[[CpuTime], float | None]) -> tuple[float, float] | None:
-    """Return how much of the window such seconds are, on the node and as usual on like ones; None: not known."""
+    """Return the seconds as a share of the window, on the node and typically on like nodes; None: unknown."""
 
     def percent(node: LoadedNode) -> float | None:
         time = _time(node)
@@ -63,14 +62,14 @@ def _quota(suspect: Suspect) -> Iterator[str]:
     if held and held[0] >= held[1] + MORE_HELD_PERCENT:
         own, others = held
         quota = f" of {time.quota_cpus:g} CPUs" if time and time.quota_cpus is not None else ""
-        yield f"A CPU quota{quota} held the run back for {own:.0f} % of the time, like nodes for {others:.0f} %."
+        yield f"A CPU quota{quota} throttled the run for {own:.0f} % of the time, like nodes for {others:.0f} %."
         return
 
     def allowed(node: LoadedNode) -> float | None:
         return None if (one := _time(node)) is None else one.quota_cpus
 
     if time and time.quota_cpus is not None and all(allowed(peer) is None for peer in suspect.peers):
-        yield f"The run has a CPU quota of {time.quota_cpus:g} CPUs, like nodes have none."
+        yield f"The run has a CPU quota of {time.quota_cpus:g} CPUs; like nodes have none."
 
 
 def _much_more(percents: tuple[float, float] | None) -> tuple[float, float] | None:

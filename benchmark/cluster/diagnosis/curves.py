@@ -1,7 +1,7 @@
-"""How fast a node is over its whole curve: nodes that measured a ladder of loads are held against each other in that.
+"""How fast a node is over its whole curve, for comparing nodes that measured a ladder of loads.
 
-Each figure is the geometric mean over the steps that all of them have. One step alone may be off by chance; a slow node
-is slow in all.
+Each figure is the geometric mean over the steps that all nodes have. A single step may be off by chance; a slow node is
+slow in all.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ASPECTS = (
 
 
 def curve_readings(nodes: Sequence[LoadedNode], aspect: Aspect) -> dict[str, Reading]:
-    """Return each node's figure over the steps that all have, and its standard error; of those that have it in all."""
+    """Return, for nodes with the figure in all common steps, its mean over these and the standard error."""
     each = {node.node: steps_of(node) for node in nodes}
     common = [step for step in next(iter(each.values()), {}) if all(step in steps for steps in each.values())]
     found = {}

@@ -1,4 +1,4 @@
-"""The hardware itself delivers less, by what probes gave before the engine loaded."""
+"""Cause: the hardware itself is slower, according to the probes before the engine loaded."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from benchmark.cluster.diagnosis.suspect import Suspect, usual
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.probed import in_order
 
-# What a model is loaded from, and nothing that is measured waits for.
+# The figure of the disk: a model is loaded from it, but no measurement waits for it.
 DISK = "disk_read"
 
 
 def slower_hardware(suspect: Suspect) -> Iterator[str]:
-    """Evidence: GPUs that are slow among the node's own, and figures that are worse than like nodes'.
+    """Evidence: GPUs that are slower than the node's others, and figures that are worse than like nodes'.
 
-    By how much healthy ones may differ: `probe_figures.KINDS`.
+    `probe_figures.KINDS` says how much healthy hardware may differ.
     """
     yield from suspect.slow_gpus
     nodes = comparable([suspect.node, *suspect.peers])
@@ -29,7 +29,7 @@ def slower_hardware(suspect: Suspect) -> Iterator[str]:
 
 
 def slower_disk(suspect: Suspect) -> Iterator[str]:
-    """Evidence that belongs to slow loading: the disk reads less than on like nodes."""
+    """Evidence for slow loading: the disk reads more slowly than on like nodes."""
     yield from _worse(suspect.node, suspect.peers, DISK)
 
 

@@ -1,4 +1,4 @@
-"""The model came more slowly from the disk than on like nodes."""
+"""Cause: the model was read from the disk more slowly than on like nodes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from benchmark.cluster.diagnosis.hardware import slower_disk
 from benchmark.cluster.diagnosis.suspect import Suspect, usual
 from benchmark.cluster.results.load import LoadedNode
 
-# Loading once from the page cache and once from the disk differs by less than this on a disk that is fit.
+# On a healthy disk, loading from the disk and from the page cache differ by less.
 SLOWER = 2.0
 MORE_S = 10.0
 

@@ -1,4 +1,4 @@
-"""The GPU has memory errors, or the driver reported an error of it."""
+"""Cause: the GPU has memory errors, or the driver reported an error of it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from benchmark.cluster.diagnosis.suspect import Suspect, gpus_probed, gpus_seen, gpus_watched
 from benchmark.records.probes import WRONG
 
-# Corrected errors in one window that are more than bad luck: each costs a replay.
+# Corrected errors in one window that are more than bad luck; each costs a replay.
 MANY_CORRECTED = 10
 
 
 def memory_errors(suspect: Suspect) -> Iterator[str]:
     """Evidence: any uncorrected error, ten new corrected ones, or any XID error in the measuring window.
 
-    Before it: products of the same matrices that differ. Where nothing was watched: uncorrected errors since the
+    Also products of the same matrices that differ, before the window. Without telemetry: uncorrected errors since the
     driver was loaded.
     """
     for gpu in gpus_watched(suspect.node):

@@ -1,4 +1,4 @@
-"""The GPU's link to the host is narrower, or of an older generation, than that of like nodes."""
+"""Cause: the GPU's link to the host is narrower, or of an older generation, than on like nodes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmark.cluster.results.load import LoadedNode
 def lower_pcie(suspect: Suspect) -> Iterator[str]:
     """Evidence: fewer lanes or a lower generation than the median of like nodes; under load, or at best.
 
-    An idle link is not looked at: GPUs lower its generation by themselves.
+    An idle link is ignored: GPUs lower its generation to save power.
     """
     for what, under_load, at_best in (
         ("lanes", "pcie_width", "pcie_width_max"),

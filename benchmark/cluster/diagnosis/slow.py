@@ -1,4 +1,4 @@
-"""Which of like nodes is slow."""
+"""Which of several like nodes is slow."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from benchmark.cluster.results.load import LoadedNode
 from benchmark.cluster.sweep import steps_of
 from benchmark.probed import in_order
 
-# How often a run of nodes that are all alike may name one of them: by the most telling metric, by all others of the
-# queries together. What the probes gave has a share of its own.
+# How often a run of healthy nodes may name one of them: by the most telling metric, and by all other metrics of the
+# queries together. Probes have their own share.
 ALPHA_FIRST = 0.006
 ALPHA_OTHERS = 0.004
-# Earlier runs of a node before they are a history; the latest count.
+# Earlier runs of a node that make a history, and how many of the latest are used.
 LEAST_EARLIER = 3
 MOST_EARLIER = 20
 
 Earlier = Callable[[str], Sequence[Mapping[str, float]]]
-"""A node's values in its earlier runs with like settings, metric -> value, oldest first."""
+"""A node's values in its earlier runs with the same settings, metric -> value, oldest first."""
 
 Apart = Mapping[str, Collection[int]]
-"""Node -> its GPUs that are slow by themselves: what the node's others give is then the node's."""
+"""Node -> its GPUs that are slow on their own: the node is then judged by its other GPUs."""
 NONE_APART: Apart = MappingProxyType({})
 
 
@@ -40,7 +40,7 @@ class Shift:
 
 @dataclass(frozen=True)
 class Slow:
-    """A slow node, in what it is slow (the most telling first), and what it was held against."""
+    """A slow node, the metrics in which it is slow (the most telling first), and what it was compared with."""
 
     node: LoadedNode
     shifts: tuple[Shift, ...]
@@ -48,10 +48,10 @@ class Slow:
 
 
 def slow_nodes(group: Sequence[LoadedNode], earlier: Earlier, apart: Apart = NONE_APART) -> list[Slow]:
-    """Return the slow nodes among like ones, the worst first.
+    """Return the slow nodes among like ones, worst first.
 
-    From three nodes on each is held against the median of the others; two against their own earlier runs, and where
-    they have none against each other; one against its own earlier runs.
+    Three or more nodes are each compared with the median of the others; two with their own earlier runs or, without
+    any, with each other; one with its own earlier runs.
     """
     found: list[Slow] = []
     for nodes in _same_rate(group):
@@ -71,7 +71,7 @@ def _same_rate(group: Sequence[LoadedNode]) -> list[list[LoadedNode]]:
 
 
 def _aspects(nodes: Sequence[LoadedNode], apart: Apart) -> Iterator[tuple[Aspect, float, dict[str, Reading]]]:
-    """Yield what to compare like nodes in, each with its share of the false alarms and the nodes' values."""
+    """Yield the metrics in which to compare like nodes, each with its share of false alarms and the nodes' values."""
     result, swept = nodes[0].result, all(map(steps_of, nodes))
     aspects = curves.ASPECTS if swept else aspects_of(result) if result else ()
     for number, aspect in enumerate(aspects):
@@ -119,7 +119,7 @@ def _against_history(node: LoadedNode, earlier: Earlier, apart: Apart) -> Slow |
         before = [Reading(run[aspect.metric]) for run in runs if run.get(aspect.metric, 0) > 0]
         if now is None or len(before) < LEAST_EARLIER:
             continue
-        # Only the last is looked at: its share of the false alarms of so many.
+        # Only the last one is used, so it gets the false alarms of all.
         found = deviations(
             [*before, now],
             higher_is_better=aspect.higher_is_better,

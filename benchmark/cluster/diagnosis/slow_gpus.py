@@ -1,4 +1,4 @@
-"""Which GPU of a node is slow among the node's others, and which link between two of them, by what probes gave."""
+"""Which GPU of a node, or link between two of its GPUs, is slower than the others, according to the probes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from benchmark.probed import NodeFigure, Place
 from benchmark.words import plural
 
 Probed = tuple[LoadedNode, Mapping[str, NodeFigure]]
-"""A node and its figures, by name."""
+"""A node and its figures by name."""
 
-# A GPU's links are told from its peers' by their median: with three GPUs one bad link is half of two GPUs' links.
+# A GPU is judged by the median of its links: with three GPUs, one bad link is half of two GPUs' links.
 LEAST_LINKED = 4
 
 
 @dataclass(frozen=True)
 class SlowPlace:
-    """A GPU of a node, or a link between two, in what it is slow (the most telling first), and beside what."""
+    """A slow GPU of a node, or link between two, the figures in which it is slow, and what it was compared with."""
 
     node: LoadedNode
     place: Place
@@ -34,12 +34,12 @@ class SlowPlace:
 
     @property
     def worst(self) -> float:
-        """How far it is off."""
+        """The largest deviation."""
         return max(shift.deviation.badness for shift in self.shifts)
 
     @property
     def sentences(self) -> list[str]:
-        """What is slow about it, a sentence for each figure."""
+        """A sentence for each figure in which it is slow."""
         return [
             f"{self.place.words}: {compared(one.aspect, one.value, one.deviation.expected)}, {self.against}."
             for one in self.shifts
@@ -47,9 +47,9 @@ class SlowPlace:
 
 
 def slow_gpus(group: Sequence[LoadedNode]) -> list[SlowPlace]:
-    """Return the slow GPUs of like nodes, beside the others of their node, else beside those of all nodes; slow links.
+    """Return the slow GPUs of like nodes, compared with the others of their node or of all nodes, and slow links.
 
-    Where most of a node's GPUs are slow it is the node that is.
+    If most of a node's GPUs are slow, the node is slow, not they.
     """
     each = [(node, probed(node)) for node in group]
     found = {
@@ -66,7 +66,7 @@ def slow_gpus(group: Sequence[LoadedNode]) -> list[SlowPlace]:
 
 
 def apart(places: Iterable[SlowPlace]) -> dict[str, list[int]]:
-    """Return for each node its GPUs that are slow by themselves."""
+    """Return, for each node, its GPUs that are slow on their own."""
     found: dict[str, list[int]] = {}
     for one in places:
         if one.place.gpu is not None:
@@ -75,7 +75,7 @@ def apart(places: Iterable[SlowPlace]) -> dict[str, list[int]]:
 
 
 def alone(node: LoadedNode, gpu: int) -> LoadedNode:
-    """Return the node as if it had that GPU alone: causes are then looked for as between nodes."""
+    """Return the node as if it had only that GPU, so that causes can be sought as between nodes."""
     result = node.result
     if result is None:
         return node
@@ -95,7 +95,7 @@ def alone(node: LoadedNode, gpu: int) -> LoadedNode:
 
 
 def suspect_of(one: SlowPlace) -> Suspect:
-    """Return the GPU and its node's others, as rules take a node and its peers."""
+    """Return the GPU and the node's others in the form of a node and its peers, for the rules."""
     own, names = one.place.gpu, _names(one.node)
     if own is None:
         return Suspect(one.node, ())
@@ -122,7 +122,7 @@ def _slow_in(node: LoadedNode, figures: Mapping[str, NodeFigure], nodes: int) ->
 
 
 def _slow_among_all(probes: Sequence[Probed]) -> Iterator[SlowPlace]:
-    """Yield GPUs that are slow among those of all like nodes: within a node half of its GPUs can hide each other."""
+    """Yield GPUs that are slow among those of all like nodes: within a node, half of its GPUs can hide each other."""
     counted = {node.node for node in comparable([node for node, _ in probes])}
     each = {node.node: (node, figures) for node, figures in probes if node.node in counted}
     known = {name: _names(node) for name, (node, _) in each.items()}
@@ -155,7 +155,7 @@ def _names(node: LoadedNode) -> dict[int, str]:
 
 
 def _by_gpu(one: NodeFigure) -> dict[int, float]:
-    """Return a figure's value by GPU; of links, the median of those from and to it."""
+    """Return a figure's value by GPU; for links, the median of those from and to the GPU."""
     links: dict[int, list[float]] = {}
     for place in one.places:
         for gpu in (place.gpu, place.peer):
@@ -167,9 +167,9 @@ def _by_gpu(one: NodeFigure) -> dict[int, float]:
 
 
 def _slow_links(probes: Sequence[Probed]) -> Iterator[SlowPlace]:
-    """Yield the slowest link of a node where it falls further behind the node's others than on like nodes.
+    """Yield the slowest link of a node if it is further behind the node's others than on like nodes.
 
-    Within a node links may differ by how they are built: beside each other, or through the host.
+    Links within a node differ by design: direct, or through the host.
     """
     counted = {node.node for node in comparable([node for node, _ in probes])}
     each = {node.node: (node, figures) for node, figures in probes if node.node in counted}

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from benchmark.cluster.diagnosis.suspect import Suspect
 from benchmark.records import Drift
 
-# Facts that are versions of software, as they are called in Drift; the rest is how a node is set up.
+# Names in Drift of software versions; all other facts are configuration.
 SOFTWARE = ("code", "driver", "cuda", "kernel", "python", "gpu.vbios", "model_sha256", "tokenizer_sha256")
 PACKAGES = ("packages.", "server_packages.")
-# Facts that other causes look at with thresholds of their own, or that cannot make a node slow.
+# Facts that other causes check with their own thresholds, or that cannot make a node slow.
 ELSEWHERE = (
     "cpu_count", "cpu_governor", "clock_offset_s", "gpu.power_limit_w", "gpu.held_down", "gpu.other_processes",
     "gpu.pcie_generation_max", "gpu.pcie_width_max", "gpu.sm_clock_max_mhz", "gpu.memory_clock_max_mhz",
@@ -18,12 +18,12 @@ ELSEWHERE = (
 
 
 def other_software(suspect: Suspect) -> Iterator[str]:
-    """Evidence: a version that fewer of its peers have than have another one (see Drift)."""
+    """Evidence: a version that is less frequent among its peers than another one (see Drift)."""
     yield from (_words(suspect, drift) for drift in suspect.drift if _software(drift) and _odd(suspect, drift))
 
 
 def other_configuration(suspect: Suspect) -> Iterator[str]:
-    """Evidence: another fact that fewer of its peers have than have another one (see Drift)."""
+    """Evidence: any other value that is less frequent among its peers than another one (see Drift)."""
     yield from (_words(suspect, drift) for drift in suspect.drift if _configuration(drift) and _odd(suspect, drift))
 
 

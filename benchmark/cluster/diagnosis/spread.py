@@ -1,6 +1,6 @@
-"""When does a node differ from its peers? Median and MAD on logarithms, with a least spread where nodes are few.
+"""When a node differs from its peers: median and MAD of logarithms, with a minimum spread if nodes are few.
 
-Formulas and thresholds: docs/metrics.md, Diagnosis; what they amount to is measured by benchmarks/diagnosis.py.
+Formulas and thresholds: docs/metrics.md, Diagnosis; benchmarks/diagnosis.py measures how well they work.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# What like nodes are taken to differ by (one standard deviation) as long as they themselves do not say otherwise.
+# The assumed spread of like nodes (one standard deviation) unless they themselves show another one.
 NATURAL_SPREAD = 0.02
-# A smaller change is never named, however like each other the other nodes are.
+# A smaller change is never reported, however close to each other the other nodes are.
 LEAST_CHANGE = 0.03
 # MAD to standard deviation, for normal values.
 MAD_TO_SIGMA = 1.4826
@@ -24,7 +24,7 @@ MEDIAN_VARIANCE = math.pi / 2
 MAD_ERROR = 1.166
 # How far the nodes' own spread may be wrong: standard errors below (68 % one-sided confidence is 0.5; this is 84 %) ...
 LOWER_Z = 1.0
-# ... and above (99 %): a quiet cluster has to be many nodes to be believed.
+# ... and above (99 %): a small spread is believed only of many nodes.
 UPPER_Z = 2.33
 
 _quantile = statistics.NormalDist().inv_cdf
@@ -40,7 +40,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Deviation:
-    """How far a node is from the others: `change` is value / expected - 1, `limit` what `badness` had to exceed."""
+    """How far a node is from the others: `change` is value / expected - 1; the node is off if `badness` > `limit`."""
 
     expected: float
     change: float
@@ -49,7 +49,7 @@ class Deviation:
 
     @property
     def off(self) -> bool:
-        """Whether the node is worse by more than chance gives."""
+        """Whether the node is worse by more than chance explains."""
         return self.badness > self.limit
 
 
@@ -60,10 +60,10 @@ def mad(values: Sequence[float]) -> float:
 
 
 def spread(values: Sequence[float], assumed: float = NATURAL_SPREAD) -> float:
-    """Return the standard deviation to hold `values` (logarithms) against.
+    """Return the standard deviation by which to judge `values` (logarithms).
 
     It is `assumed`, moved as little as possible into the confidence interval of the values' own (MAD). With fewer than
-    nine values that interval has no upper end: they cannot show that they differ by less.
+    nine values that interval has no upper end: so few cannot show a smaller spread.
     """
     return believed(mad(values), len(values), assumed) if len(values) > 2 else assumed
 
@@ -86,15 +86,15 @@ def deviations(
 ) -> list[Deviation]:
     """Return how far each reading is from the median of the others.
 
-    `alpha` is the probability with which any of them exceeds its limit although all are alike; `least`: a smaller
-    change is never named. Values have to be above zero, and there have to be at least two.
+    `alpha`: the probability that any of them exceeds its limit although all are alike; `least`: a smaller change is
+    never reported. Values must be above zero, and at least two.
     """
     logs = [math.log(reading.value) for reading in readings]
     expected = medians_of_others(logs)
     sampling = statistics.median(reading.error for reading in readings)
     natural = spread(logs, math.hypot(assumed, sampling))
     others = len(logs) - 1
-    # One: there are two sides to be wrong on, and one test. Two: their median is their mean.
+    # With one other there is one test with two sides; with two, their median is their mean.
     tests = len(logs) if others > 1 else 2
     variance = 1 + (MEDIAN_VARIANCE if others > 2 else 1) / others
     quantile = _quantile(1 - alpha / tests)
@@ -104,7 +104,7 @@ def deviations(
             expected=math.exp(middle),
             change=math.expm1(log - middle),
             badness=sign * (log - middle),
-            # A node whose own samples tell less than those of the others has to be further off.
+            # A node with less precise samples than the others must be further off.
             limit=max(
                 quantile * math.sqrt(natural**2 * variance + max(0.0, reading.error**2 - sampling**2)),
                 math.log1p(least),
@@ -120,7 +120,7 @@ def medians_of_others(values: Sequence[float]) -> list[float]:
     medians = [0.0] * len(values)
     low, high = (len(values) - 2) // 2, (len(values) - 1) // 2
     for rank, number in enumerate(order):
-        # What stands at a place among the others stands one further on among all where this value comes before it.
+        # The index among the others is one higher among all if this value comes before it.
         middle = (values[order[place + (rank <= place)]] for place in (low, high))
         medians[number] = sum(middle) / 2
     return medians

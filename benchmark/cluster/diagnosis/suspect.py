@@ -1,4 +1,4 @@
-"""A node that is slow, and what its peers are: what a rule that looks for the cause is given."""
+"""A slow node and its peers: the input of a rule that looks for the cause."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from benchmark.records.probes import GpuProbes
 
 @dataclass(frozen=True)
 class Suspect:
-    """`peers` are the other nodes of its group; `drift` is what nodes with the same hardware differ in.
+    """A slow node. `peers`: the other nodes of its group; `drift`: what nodes with the same hardware differ in.
 
-    A GPU that is held against the others of its node is given as a node that has no other. `others`: what peers are
-    called in sentences; `slow_gpus`: of the node, what is slow about which, a sentence each.
+    A GPU that is compared with the others of its node is represented by a node with only that GPU. `others`: the name
+    of the peers in sentences; `slow_gpus`: a sentence for each figure of the node's slow GPUs.
     """
 
     node: LoadedNode
@@ -27,26 +27,26 @@ class Suspect:
 
     @property
     def environment(self) -> Environment | None:
-        """What the node is."""
+        """The node's environment."""
         return environment_of(self.node)
 
     @property
     def telemetry(self) -> Telemetry | None:
-        """What was watched on the node."""
+        """The node's telemetry."""
         return telemetry_of(self.node)
 
 
 Rule = Callable[[Suspect], Iterable[str]]
-"""Yields what speaks for its cause, a sentence each; nothing where nothing does."""
+"""Yields the evidence for its cause, in sentences."""
 
 
 def environment_of(node: LoadedNode) -> Environment | None:
-    """Return what the node is, where it was examined."""
+    """Return the node's environment, if it was examined."""
     return node.result.environment if node.result else None
 
 
 def telemetry_of(node: LoadedNode) -> Telemetry | None:
-    """Return what was watched on the node, where anything was."""
+    """Return the node's telemetry, if there is any."""
     return node.result.telemetry if node.result else None
 
 
@@ -57,7 +57,7 @@ def gpus_seen(node: LoadedNode) -> tuple[Gpu, ...]:
 
 
 def gpus_probed(node: LoadedNode) -> tuple[GpuProbes, ...]:
-    """Return what probes gave of the node's GPUs."""
+    """Return the probes' figures of the node's GPUs."""
     return node.result.probes.gpus if node.result and node.result.probes else ()
 
 
@@ -68,16 +68,16 @@ def gpus_watched(node: LoadedNode) -> tuple[GpuTelemetry, ...]:
 
 
 def usual(peers: Iterable[LoadedNode], value: Callable[[LoadedNode], float | None]) -> float | None:
-    """Return the median of a value over the peers that have it, or None."""
+    """Return the median of a value over the peers that have it, if any."""
     known = [one for peer in peers if (one := value(peer)) is not None]
     return statistics.median(known) if known else None
 
 
 def lowest(values: Iterable[float | None]) -> float | None:
-    """Return the lowest of the values that are known, or None."""
+    """Return the lowest known value, if any."""
     return min((value for value in values if value is not None), default=None)
 
 
 def highest(values: Iterable[float | None]) -> float | None:
-    """Return the highest of the values that are known, or None."""
+    """Return the highest known value, if any."""
     return max((value for value in values if value is not None), default=None)

@@ -1,4 +1,4 @@
-"""The GPU held its clocks down: because it was hot, or because it may not take more power."""
+"""Causes: the GPU lowered its clocks because of heat, or because of its power limit."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from benchmark.cluster.diagnosis.suspect import Suspect, gpus_probed, gpus_seen,
 from benchmark.cluster.results.load import LoadedNode
 from benchmark.records.probes import Measured
 
-# NVML's names of why clocks are throttled. A plain hardware slow-down is mostly heat; a power brake has its own name.
+# NVML's names of throttle reasons. A plain hardware slowdown is mostly heat; a power brake has its own name.
 THERMAL = ("sw_thermal_slowdown", "hw_thermal_slowdown", "hw_slowdown")
 POWER = ("sw_power_cap", "hw_power_brake_slowdown", "board_limit")
-# Throttled for so much more of the measuring window than like nodes are.
+# Throttled for this much more of the measuring window than like nodes.
 MORE_SHARE = 0.10
-# What the probe of the sustained matrix product calls them; without a clock nobody could be asked for reasons either.
+# Figures of the probe of the sustained matrix product; without a clock there are no throttle reasons either.
 CLOCK, HEAT, REASON = "sustained_clock", "sustained_temperature", "sustained_throttled_"
 
 
@@ -55,7 +55,7 @@ def _throttled(suspect: Suspect, reasons: Collection[str], why: str) -> Iterator
             return
     if known:
         return
-    # Nothing was watched under load: what was so before the run is what there is.
+    # Without telemetry under load, the state before the run must do.
     before = {name for gpu in gpus_seen(suspect.node) for name in gpu.throttle_reasons if name in reasons}
     theirs = {name for peer in suspect.peers for gpu in gpus_seen(peer) for name in gpu.throttle_reasons}
     if before - theirs:

@@ -1,6 +1,6 @@
-"""The files of MLCommons' endpoints format: a system for each node, a point for each load that was kept in flight.
+"""The files of MLCommons' endpoints format: a system for each node, a point for each constant load.
 
-What was not seen is left out. A sum over nodes is no system, so there is none of a group.
+Unknown values are left out. A sum over nodes is not a system, so groups have none.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from benchmark.records import Distribution, Environment, Gpu, NodeResult
 from benchmark.served import NOT_REPORTED, ModelFacts, hub_name, model_facts
 from benchmark.settings.measurement import is_directory_path
 
-# What the format takes for a system's short name.
+# The format's pattern for a system's short name.
 SHORT_NAME = 20
 PERCENTILES = {"50": "p50", "90": "p90", "95": "p95", "99": "p99"}
 TIMES = {"ttft": "ttft_ms", "tpot": "tpot_ms", "latency": "latency_ms"}
-# MLCommons' own names for models that it measures, by their makers' ids on the hub.
+# MLCommons' names of the models that it measures, by their ids on the hub.
 MODELS = {"meta-llama/Llama-3.1-8B-Instruct": "llama3_1-8b", "deepseek-ai/DeepSeek-R1": "deepseek-r1"}
 NS_PER_MS = 1_000_000
 OTHER_LOAD = (
-    "the format has points of a fixed number of queries in flight, and this run was asked for something else. A "
-    "profile with the scenario closed_loop, or a sweep over concurrency, has such points."
+    "the format's points have a fixed number of queries in flight, and this run has another load. A profile with the "
+    "scenario closed_loop, or a sweep over concurrency, has such points."
 )
 
 Content = dict[str, Any]
@@ -39,7 +39,7 @@ Content = dict[str, Any]
 
 @dataclass(frozen=True)
 class Curve:
-    """The points of one node, the least load first, by the queries in flight on the whole node."""
+    """The points of one node, lowest load first, by the queries in flight on the whole node."""
 
     node: str
     short: str
@@ -47,37 +47,37 @@ class Curve:
 
     @property
     def result(self) -> NodeResult:
-        """The node's result of its first point: what does not change between points is the same in all."""
+        """The node's result at its first point, for everything that is the same at all points."""
         return next(iter(self.points.values())).result
 
     @property
     def environment(self) -> Environment:
-        """What the node was. Raises InputError where its result does not say."""
+        """The node's environment. Raises InputError if its result has none."""
         if self.result.environment is None:
-            raise InputError(f"{self.node}: its result does not say what the node is.")
+            raise InputError(f"{self.node}: its result does not describe the node.")
         return self.result.environment
 
     @property
     def model(self) -> ModelFacts:
-        """Which model answered."""
+        """The model that answered."""
         return _facts(self.result)
 
     @property
     def most_tokens_per_s(self) -> float | None:
-        """The highest of the points; None: it is undefined for one."""
+        """The highest value of the points; None if it is undefined for one."""
         rates = [one.metrics.tokens_per_s if one.metrics else None for one in self.points.values()]
         known = [rate for rate in rates if rate is not None]
         return max(known) if len(known) == len(rates) else None
 
 
 def curves_of(gathered: Gathered) -> tuple[list[Curve], list[str]]:
-    """Return a curve for each node, and a sentence for each node that has none.
+    """Return a curve for each node that has one, and a sentence for each other node.
 
-    Raises InputError where no node has one.
+    Raises InputError if no node has one.
     """
     if gathered.system:
         raise InputError(
-            "All nodes of the run are one system, and a point of the endpoints format is one node's: name a run with "
+            "All nodes of the run are one system, and a point of the endpoints format is of one node: name a run with "
             "benchmark_system: node."
         )
     found: dict[str, dict[int, Measurement]] = {}
@@ -89,7 +89,7 @@ def curves_of(gathered: Gathered) -> tuple[list[Curve], list[str]]:
         else:
             without.append(f"{node.node}: left out: {OTHER_LOAD if row.counted else row.reason or row.status}")
     if not found:
-        raise InputError("\n".join(["No node has a point that the endpoints format could hold.", *without]))
+        raise InputError("\n".join(["No node has a point that the endpoints format can hold.", *without]))
     names = _short_names(list(found))
     return [Curve(node, names[node], points) for node, points in found.items()], without
 
@@ -103,7 +103,7 @@ def model_directory(model: ModelFacts) -> str:
 
 
 def result_summary(measured: Measurement) -> Content:
-    """Return result_summary.json: counts, and times in nanoseconds. What is undefined is absent."""
+    """Return result_summary.json: counts, and times in nanoseconds. Undefined values are absent."""
     metrics = measured.metrics
     if metrics is None:
         raise ValueError("a point has metrics")
@@ -128,14 +128,14 @@ def result_summary(measured: Measurement) -> Content:
 
 
 def point(curve: Curve, in_flight: int, answers: SystemFile | None) -> Content:
-    """Return point.yaml: what was asked. Seeds, cohort and shared directories are a submitter's."""
+    """Return point.yaml: the settings. Seeds, cohort and shared directories are up to a submitter."""
     measured = curve.points[in_flight].result
     content: Content = {
         "concurrency": in_flight,
         "model_name": model_directory(curve.model),
         "model_notes": " ".join(notes(curve.points[in_flight])),
         "max_supported_concurrency": max(curve.points),
-        # No shortest time and no seeds of MLCommons' were asked for.
+        # The run has neither MLCommons' minimum duration nor its seeds.
         "runtime_settings": {"load_pattern": "concurrency", "min_duration_ms": 0, "runtime": {}},
     }
     if answers and answers.endpoints_division:
@@ -150,20 +150,20 @@ def point(curve: Curve, in_flight: int, answers: SystemFile | None) -> Content:
     if warmup := _warmup(measured):
         content["warmup"] = warmup
     metrics = curve.points[in_flight].metrics
-    # Not every engine counts them.
+    # Not every engine reports them.
     if metrics and metrics.queries.completed and metrics.input_tokens:
         content["input_token_average"] = metrics.input_tokens / metrics.queries.completed
     return content
 
 
 def system_desc(curve: Curve, in_flight: int, answers: SystemFile | None) -> Content:
-    """Return system_desc.json: what the run saw of the node, and what `answers` say of it."""
+    """Return system_desc.json: what the run knows of the node, and the user's `answers`."""
     seen = curve.environment
     gpus = f"{len(seen.gpus)}x {seen.gpus[0].name}" if seen.gpus else seen.cpu
     framework, other = software(curve.result, seen)
     metrics, most = curve.points[in_flight].metrics, curve.most_tokens_per_s
     content: Content = {
-        # The viewer shows it beside each curve, and has no other place that is always seen.
+        # The viewer shows it beside each curve; nothing else is always visible.
         "submitter_org_names": DISCLAIMER,
         "submission_id": curve.result.run_id,
         "system_name": f"{answers.system_name if answers else gpus} ({curve.node})",
@@ -189,13 +189,13 @@ def system_desc(curve: Curve, in_flight: int, answers: SystemFile | None) -> Con
 
 
 def notes(measured: Measurement) -> list[str]:
-    """Return what a reader of a point has to know, a sentence each."""
+    """Return notes for a reader of a point, a sentence each."""
     result, metrics = measured.result, measured.metrics
     found = [f"{DISCLAIMER}."]
     if result.engine is not None and result.engine.simulated:
         found.append("SIMULATED: no model was run.")
     if result.verdict is not None and not result.verdict.valid:
-        found.append("The benchmark's own verdict on this point is: invalid.")
+        found.append("The benchmark's own verdict on this point is invalid.")
     thin = metrics.latency_ms.insufficient if metrics and metrics.latency_ms else {}
     if metrics and thin:
         needed = ", ".join(f"{name.upper()} ({count})" for name, count in thin.items())
@@ -206,13 +206,13 @@ def notes(measured: Measurement) -> list[str]:
 
 
 def _warmup(result: NodeResult) -> Content | None:
-    """Return how the engine was warmed up before the first point; None where it was not seen."""
+    """Return how the engine was warmed up before the first point; None if unknown."""
     taken_s = result.stages_s.get("warm-up")
     if not result.warmup or taken_s is None or result.dataset is None:
         return None
     return {
         "duration_s": taken_s,
-        # A run in which one of them failed ends there.
+        # A run ends if one of them fails.
         "requests_issued": result.warmup,
         "requests_completed": result.warmup,
         "data_source": f"the first prompts of {result.dataset.name}",
@@ -256,7 +256,7 @@ def _accelerator(gpus: Sequence[Gpu], seen: Environment, answers: SystemFile | N
 
 
 def _measured(node: LoadedNode, original: LoadedNode) -> list[Measurement]:
-    """Return the node's points: every step of a sweep, or the one load of a node that counts."""
+    """Return the node's points: every step of a sweep, or the one load of a counted node."""
     if node.refused:
         return []
     if steps := steps_of(original):
@@ -267,7 +267,7 @@ def _measured(node: LoadedNode, original: LoadedNode) -> list[Measurement]:
 
 
 def _in_flight(measured: Measurement) -> int | None:
-    """Return the queries in flight on the whole node; None where that was not what was asked."""
+    """Return the queries in flight on the whole node; None if the load is of another kind."""
     load, engine = measured.result.load, measured.result.engine
     return load.concurrency * engine.replicas if load and load.concurrency and engine else None
 
@@ -286,7 +286,7 @@ def _facts(result: NodeResult) -> ModelFacts:
 
 
 def _link(model: ModelFacts) -> str:
-    """Return where the weights are, of a model of the hub whose revision is known; else nothing."""
+    """Return the address of the weights for a hub model with a known revision; else empty."""
     if is_directory_path(model.name) or model.revision in ("", NOT_REPORTED):
         return ""
     return f"https://huggingface.co/{model.name}/tree/{model.revision}"

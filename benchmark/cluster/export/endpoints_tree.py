@@ -17,23 +17,23 @@ from benchmark.cluster.submission.tree import new_tree
 from benchmark.errors import InputError
 from benchmark.text.columns import clean
 
-# In the place of an organization: nobody submits this.
+# Takes the place of an organization: this is not a submission.
 NOBODY = "unverified"
 NOT_OFFICIAL = (
-    'mlperf-viz calls whatever it is given "Official" and "verified by MLCommons", and a tree cannot say otherwise: it '
-    "is not true of this one. Each curve's organization says so; do not pass its charts on without that."
+    'mlperf-viz calls every tree "Official" and "verified by MLCommons", and a tree cannot override that: it is not '
+    "true of this one. Each curve's organization says so; do not pass its charts on without that."
 )
 NOT_KNOWN = (
-    "No program sees the memory's modules, network cards, file system and availability, which MLCommons' checker asks "
-    "for: --system FILE gives them. mlperf-viz needs none of them."
+    "No program can detect memory modules, network cards, file system and availability, which MLCommons' checker "
+    "requires: give them with --system FILE. mlperf-viz does not need them."
 )
 
 
 def write_endpoints(output: Path, gathered: Gathered, system: Path | None) -> list[str]:
-    """Write the tree at `output`, which must not exist; return what is to be said of it, a sentence each.
+    """Write the tree at `output`, which must not exist; return notes on it, a sentence each.
 
-    `system`: the answers of a user; a template is written where the file is not there, and InputError raised. It is
-    raised too where no node has a point, or the tree cannot be written.
+    `system`: the file of a user's answers; if it does not exist, a template is written and InputError raised.
+    InputError is also raised if no node has a point, or the tree cannot be written.
     """
     curves, said = curves_of(gathered)
     answers = _answers(system, curves) if system else None
@@ -63,7 +63,7 @@ def _answers(path: Path, curves: list[Curve]) -> SystemFile:
         raise InputError(f"--system: {path} describes one kind of node, and this run has {len(kinds)}: leave it out.")
     if not path.exists():
         write_template(path)
-        raise InputError(f"{path} was written: answer what it asks of the system, then give the command again.")
+        raise InputError(f"{path} was written: fill in its answers about the system, then run the command again.")
     seen = curves[0].environment
     return read_system(path, len(seen.gpus), bool(host_interconnect(seen)))
 
@@ -74,7 +74,7 @@ def _readme(gathered: Gathered, said: list[str]) -> str:
         "",
         f"**{DISCLAIMER}.** Written by `python3 -m benchmark export --format endpoints` from a run of the profile "
         f"{gathered.result.profile}.",
-        "Each node is a system; N in `rN` is how many queries were in flight on it. Rates are over all answers, from "
+        "Each node is a system; N in `rN` is how many queries were in flight on it. Rates are of all answers, from "
         "the first query to the last token.",
         "",
         NOT_OFFICIAL,

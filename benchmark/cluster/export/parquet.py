@@ -1,4 +1,4 @@
-"""Rows as a Parquet file. Needs pyarrow, which is no package of the controller's: whoever reads Parquet has it."""
+"""Rows as a Parquet file. Needs pyarrow, which the controller's requirements lack: users of Parquet have it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import BinaryIO
 from benchmark.cluster.export.tables import Rows
 from benchmark.errors import SetupError
 
-# Rows in memory at a time.
+# Most rows in memory at a time.
 BATCH = 10_000
 
 
 def write_parquet(table: Rows, target: BinaryIO) -> None:
-    """Write the table. Raises SetupError where pyarrow is not installed."""
+    """Write the table. Raises SetupError if pyarrow is not installed."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ModuleNotFoundError as missing:
         raise SetupError(
             f"Parquet needs the package pyarrow, and {missing.name} is not installed here: pip install pyarrow, or "
-            "take --format csv."
+            "use --format csv."
         ) from None
     rows = iter(table.rows)
     first = [list(row) for row in islice(rows, BATCH)]
@@ -36,7 +36,7 @@ def write_parquet(table: Rows, target: BinaryIO) -> None:
 
 
 def _type(pa: object, values: tuple[object, ...]) -> object:
-    """Return the column's type: that of its values, and text where there is none to tell."""
+    """Return the column's type: that of its values, or text if it has none."""
     kinds = {type(value) for value in values if value is not None}
     name = "string"
     if kinds == {bool}:

@@ -1,4 +1,4 @@
-"""What is exported: names of columns, and rows of values. None is undefined, never zero."""
+"""The exported tables: column names, and rows of values. None means undefined, never zero."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmark.rundir import NODES
 SAMPLE_FIELDS = tuple(name for name in Sample.model_fields if name != "token_ids")
 SAMPLE_HEADS = ("run_id", "node", *SAMPLE_FIELDS, "latency_ms", "ttft_ms", "tpot_ms")
 
-# Of a step: what is one value, and what is a record of several.
+# Fields of a step: single values, and records of several.
 POINT_FIELDS = tuple(name for name in CurvePoint.model_fields if name not in ("cost", "goodput"))
 POINT_PARTS = {
     "cost": ("currency", "per_million_output_tokens", "per_million_input_tokens"),
@@ -28,7 +28,7 @@ POINT_PARTS = {
 PROBE_HEADS = ("run_id", "node", "gpu", "to_gpu", "probe", "value", "unit", "better")
 
 
-# What fits a page of text: the others are for spreadsheets.
+# Columns that fit a page of text: the others are for spreadsheets.
 FOR_PEOPLE = (
     *("node", "members", "status", "valid", "hardware", "gpus"),
     *("served_share", "queries_completed", "queries_failed", "queries_unfinished"),
@@ -41,17 +41,17 @@ FOR_PEOPLE = (
 
 @dataclass(frozen=True)
 class Rows:
-    """A table that may be larger than memory: its rows come one by one."""
+    """A table that may be larger than memory: its rows are generated one by one."""
 
     heads: Sequence[str]
     rows: Iterable[Sequence[object]]
 
 
 def nodes_of(gathered: Gathered, for_people: bool = False) -> Rows:
-    """Return a row for every node that was asked; for people only what they read."""
+    """Return a row for every node of the run; `for_people`: only the columns for a page of text."""
     heads = node_heads(gathered)
     if for_people:
-        # Probes stand there where there is nothing else to show.
+        # Probes are shown if there is nothing else to show.
         asked = any(row.metrics for row in gathered.result.nodes)
         shown = [head for head in heads if head in FOR_PEOPLE or (head not in HEADS and not asked)]
     else:
@@ -61,7 +61,7 @@ def nodes_of(gathered: Gathered, for_people: bool = False) -> Rows:
 
 
 def probes_of(gathered: Gathered) -> Rows:
-    """Return a row for every value that a probe gave: of a node, a GPU or a pair of GPUs."""
+    """Return a row for every value of a probe: of a node, a GPU or a pair of GPUs."""
     return Rows(PROBE_HEADS, _probes(gathered))
 
 
@@ -74,7 +74,7 @@ def _probes(gathered: Gathered) -> Iterator[Sequence[object]]:
 
 
 def curves_of(gathered: Gathered) -> Rows:
-    """Return a row for each step of a sweep: of every node that measured it, and of each group together."""
+    """Return a row for each step of a sweep: of every node that measured it, and of each group in all."""
     sweep = gathered.result.sweep
     points = [point for curve in (sweep.curves if sweep else ()) for point in curve.points]
     # Without a price, or limits, there are no such columns.
@@ -93,7 +93,7 @@ def _curves(gathered: Gathered, parts: Sequence[str]) -> Iterator[Sequence[objec
 
 
 def samples_of(gathered: Gathered, run_dir: Path) -> Rows:
-    """Return a row for every sample of the nodes whose files are believed; token ids are left out."""
+    """Return a row for every sample of the nodes whose files are not refused; token ids are left out."""
     return Rows(SAMPLE_HEADS, _samples(gathered, run_dir))
 
 

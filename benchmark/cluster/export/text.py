@@ -14,7 +14,7 @@ from benchmark.cluster.render.node_table import cell
 
 
 def csv_lines(table: Rows) -> Iterator[str]:
-    """Yield the lines of a CSV file, headings first; no text of a node becomes a formula in a spreadsheet."""
+    """Yield the lines of a CSV file, headings first; text from nodes cannot become a formula in a spreadsheet."""
     line = StringIO()
     writer = csv.writer(line, lineterminator="\n")
     writer.writerow(table.heads)
@@ -27,7 +27,7 @@ def csv_lines(table: Rows) -> Iterator[str]:
 
 
 def markdown_lines(table: Rows) -> Iterator[str]:
-    """Yield the lines of a Markdown table, without columns that are all empty; numbers are set to the right."""
+    """Yield the lines of a Markdown table, without empty columns; numbers are right-aligned."""
     values = [[_shown(value) for value in column] for column in zip(*table.rows, strict=True)]
     reported = [
         (head, cells) for head, cells in zip_longest(table.heads, values, fillvalue=()) if any(cells) or not values

@@ -1,7 +1,7 @@
 """`llm_benchmark.prom`: the newest values of every node and request, for the node exporter's textfile collector.
 
-One file for all, since the collector refuses a series that two files have. Results directories may share it: what
-another one wrote is kept, unless a newer run of the same node and request is here.
+There is one file for all, since the collector refuses a series that is in two files. Results directories may share it:
+values from another directory are kept, unless there is a newer run of the same node and request here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmark.text.columns import clean
 
 FILE = "llm_benchmark.prom"
 _LABEL = r'\w+="(?:[^"\\]|\\.)*"'
-# A series: its metric, and the labels that tell whose it is, which come first.
+# A series: its metric, and the identifying labels, which come first.
 _SERIES = re.compile(rf"({PREFIX}\w+)\{{((?:{_LABEL},){{{len(KIND)}}}{_LABEL})[,}}]")
 _HEAD = re.compile(rf"# (?:HELP|TYPE) ({PREFIX}\w+) ")
 _ORIGIN = re.compile(r',results_dir="((?:[^"\\]|\\.)*)"')
@@ -32,32 +32,32 @@ MAX_BYTES = 64 * 2**20
 
 
 def write_textfile(directory: Path, results: Path) -> None:
-    """Replace the file by the newest values in `results`, and by what other results directories wrote into it.
+    """Rewrite the file with the newest values in `results`, keeping those of other results directories.
 
-    Raises InputError where that cannot be done; the file is then as it was.
+    Raises InputError if that fails; the file is then unchanged.
     """
     try:
         with locks.alone(directory):
             own = _families("".join(prometheus_lines(newest(results))))
             write_atomic(directory / FILE, _merged(own, _families(_written(directory / FILE)), results))
-            # Whatever the umask: the exporter is another user.
+            # Whatever the umask: the exporter runs as another user.
             (directory / FILE).chmod(0o644)
     except OSError as error:
         raise InputError(f"{directory / FILE}: cannot be written: {error.strerror}.") from None
 
 
 def newest(results: Path) -> list[Exported]:
-    """Return the newest run of each node and request. Raises InputError where the directory cannot be read.
+    """Return the newest run of each node and request. Raises InputError if the directory cannot be read.
 
-    Left out are nodes that the inventory of a newer run no longer has, as long as it has any other node of theirs: it
-    is the same one, and they were removed.
+    Nodes are left out if a newer run's inventory no longer has them but has other nodes of their run: it is the same
+    inventory, and they were removed from it.
     """
     wanted: dict[str, set[str]] = {}
     known: set[tuple[str, tuple[str, ...]]] = set()
     inventories: list[set[str]] = []
     for run in reversed(stored_runs(results)):
         if run.inventory:
-            # A node that was added by resuming the run came into the inventory later.
+            # A node that was added when the run was resumed came into the inventory later.
             inventories.append({*run.inventory, *run.names})
         for name in _present(run, inventories):
             one = run.node(name)
@@ -80,14 +80,14 @@ def _exported(run_dir: Path, nodes: set[str]) -> Exported:
 
 @dataclass
 class _Family:
-    """A metric's lines of text: its HELP and TYPE, and each series beside the labels that tell whose it is."""
+    """A metric's lines of text: its HELP and TYPE, and each series by its identifying labels."""
 
     heads: list[str] = field(default_factory=list)
     series: list[tuple[str, str]] = field(default_factory=list)
 
 
 def _merged(own: Mapping[str, _Family], before: Mapping[str, _Family], results: Path) -> str:
-    """Return the text of our own series and of those that other results directories wrote, the newer of each."""
+    """Return the text of our own series and of those from other results directories, the newer of each."""
     ours, theirs = _created(own), _created(before)
     others = {whose for whose, origin in _origins(before).items() if origin != clean(results) and not _gone(origin)}
     kept = {whose for whose in others if whose not in ours or theirs.get(whose, 0) > ours[whose]}
@@ -102,7 +102,7 @@ def _merged(own: Mapping[str, _Family], before: Mapping[str, _Family], results: 
 
 
 def _families(text: str) -> dict[str, _Family]:
-    """Return the metrics in a text of our own; what is not ours is passed over."""
+    """Return the metrics in a text that we wrote; other lines are skipped."""
     found: dict[str, _Family] = {}
     for line in text.splitlines():
         if head := _HEAD.match(line):
@@ -120,23 +120,23 @@ def _created(families: Mapping[str, _Family]) -> dict[str, float]:
 def _origins(families: Mapping[str, _Family]) -> dict[str, str]:
     series = families.get(f"{PREFIX}run_info", _Family()).series
     found = {whose: _ORIGIN.search(line) for whose, line in series}
-    # The format's own escapes undone.
+    # Undo the format's own escapes.
     return {whose: re.sub(r"\\(.)", r"\1", one[1]) for whose, one in found.items() if one}
 
 
 def _gone(results: str) -> bool:
-    """Return whether a results directory was removed; one that may not be looked at was not."""
+    """Return whether a results directory was removed; an inaccessible one was not."""
     try:
         Path(results).stat()
     except FileNotFoundError:
-        return "?" not in results  # which may stand for an odd character
+        return "?" not in results  # it may replace an odd character
     except OSError:
         return False
     return False
 
 
 def _written(path: Path) -> str:
-    """Return what the file holds; nothing where there is none, or none to be read."""
+    """Return the file's content; empty if there is none, or it is unreadable."""
     try:
         return read_text(path, MAX_BYTES)
     except InputError:

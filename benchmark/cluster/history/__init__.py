@@ -1,4 +1,4 @@
-"""Every node's trend over all stored runs with like settings: since when it is another one, and what drifted then."""
+"""Every node's trend over all stored runs with the same settings: when it shifted, and what drifted then."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from benchmark.served import server_version
 
 __all__ = ["ASPECTS", "history_of_run", "node_history", "recent_histories"]
 
-# Of a node's newest runs: so many are listed, and counted by how they ended.
+# A node's newest runs: how many are listed, and how many are counted by outcome.
 MOST_LISTED = 10
-# Of nodes that a message names.
+# Most nodes that a message names.
 MOST_NAMED = 20
 
 Series = list[tuple[StoredRun, StoredNode]]
-"""The runs in which one node counted with one comparison key, the oldest first."""
+"""The runs in which one node was counted with one comparison key, oldest first."""
 
 
 def node_history(results: Path, node: str = "") -> History:
     """Return every node's history in a results directory, or one node's.
 
-    Raises InputError where there is no such directory, or no such node in it.
+    Raises InputError if there is no such directory, or no such node in it.
     """
     skipped: list[str] = []
     runs = stored_runs(results, skipped)
@@ -52,9 +52,9 @@ def node_history(results: Path, node: str = "") -> History:
 
 
 def history_of_run(run_dir: Path, most: int) -> dict[str, NodeHistory]:
-    """Return of each node that counts in a run its newest `most` runs of the same kind, up to this one.
+    """Return, for each counted node of a run, its newest `most` runs of the same kind, up to this one.
 
-    Raises InputError where the results directory cannot be read.
+    Raises InputError if the results directory cannot be read.
     """
     results, own = run_dir.parent, run_dir.name
     runs = runs_up_to(run_dir)
@@ -64,16 +64,16 @@ def history_of_run(run_dir: Path, most: int) -> dict[str, NodeHistory]:
 
 
 def recent_histories(results: Path, runs: Sequence[StoredRun], most: int) -> list[tuple[StoredNode, NodeHistory]]:
-    """Return each node's newest `most` runs of each kind, beside what the newest says, without what drifted.
+    """Return each node's newest `most` runs of each kind, without what drifted.
 
-    What drifted stands in the nodes' own results, which are not read here.
+    What drifted is in the nodes' own results, which are not read here.
     """
     names = sorted({name for run in runs for name in run.names}, key=natural)
     return [(series[-1][1], _history(results, series[-most:], drift=False)) for series in _series(runs, names)]
 
 
 def _series(runs: Sequence[StoredRun], names: Sequence[str]) -> list[Series]:
-    """Return the runs in which a node counted, for each node and comparison key; a node's oldest series first."""
+    """Return the runs in which a node was counted, for each node and comparison key; a node's oldest series first."""
     found: dict[tuple[str, str], Series] = {}
     for name in names:
         for run in runs:
@@ -84,7 +84,7 @@ def _series(runs: Sequence[StoredRun], names: Sequence[str]) -> list[Series]:
 
 
 def _asked(runs: Sequence[StoredRun], name: str) -> NodeRuns:
-    """Return how a node's newest runs ended, whatever was asked of it, and how many of them did not deliver."""
+    """Return how a node's newest runs of any kind ended, and how many of them failed."""
     each = [(run, one) for run in runs if (one := run.node(name)) is not None]
     shown = [
         RunOfNode(
@@ -152,7 +152,7 @@ def _shifts(runs: Series, aspect: Aspect) -> list[Shift]:
 
 
 def _drifted(results: Path, node: str, before: str, after: str) -> tuple[str, ...]:
-    """Return which facts of the node differ between two runs, a sentence each."""
+    """Return a sentence for each fact of the node that differs between two runs."""
     facts = {}
     for when, run_id in (("before", before), ("after", after)):
         reported = _facts(results / run_id / NODES / node)

@@ -1,9 +1,9 @@
-"""From which value on is a series another one? Binary segmentation by medians.
+"""Find the values at which a series shifts, by binary segmentation with medians.
 
-A series is cut where the values lie closest to the medians of both sides (least absolute deviations); the cut counts
-where the medians differ by more than chance gives; then both sides are looked at in the same way. What chance gives is
-the diagnosis' natural spread, held against how much the series differs from one value to the next. One odd value among
-others is no shift: that takes three, at the end of the series fewer.
+A series is cut where the values are closest to the medians of both sides (least absolute deviations). The cut counts if
+the medians differ by more than chance explains; then both sides are cut in the same way. Chance is the diagnosis'
+natural spread, adjusted by how much the series differs from one value to the next. A single odd value is not a shift:
+that takes three, or fewer at the end of the series.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmark.cluster.diagnosis.spread import (
     believed,
 )
 
-# Values on either side of a cut. The newest values may be fewer: that something has just changed is what is wanted.
+# Least number of values on either side of a cut. Fewer are enough at the end, so that a recent change is noticed.
 LEAST_SIDE = 3
 # How often a series without any shift may be cut.
 ALPHA = 0.002
@@ -30,7 +30,7 @@ _quantile = statistics.NormalDist().inv_cdf
 
 
 def change_points(values: Sequence[float], assumed: float = NATURAL_SPREAD, alpha: float = ALPHA) -> list[int]:
-    """Return the indexes of the first values of new levels, ascending. All values have to be above zero."""
+    """Return the indexes of the first values of new levels, ascending. All values must be above zero."""
     logs = [math.log(value) for value in values]
     natural = _natural(logs, assumed)
     found: list[int] = []
@@ -45,7 +45,7 @@ def change_points(values: Sequence[float], assumed: float = NATURAL_SPREAD, alph
 
 
 def _cut(logs: Sequence[float], start: int, end: int, natural: float, alpha: float) -> int | None:
-    """Return where the part is cut, or None where it is one level."""
+    """Return where the part is cut, or None if it is one level."""
     newest = end == len(logs)
     last = end - 1 if newest else end - LEAST_SIDE
     cuts = range(start + LEAST_SIDE, last + 1)
@@ -56,13 +56,13 @@ def _cut(logs: Sequence[float], start: int, end: int, natural: float, alpha: flo
     middles = statistics.median(left), statistics.median(right)
     error = natural * math.sqrt(_variance(len(left)) + _variance(len(right)))
     change = abs(middles[1] - middles[0])
-    # Each place where it could have been cut is a chance to be wrong, on two sides.
+    # Each possible cut is a chance to be wrong, in two directions.
     beyond_chance = change > _quantile(1 - alpha / (2 * len(cuts))) * error
     return cut if beyond_chance and change >= math.log1p(LEAST_CHANGE) else None
 
 
 def _natural(logs: Sequence[float], assumed: float) -> float:
-    """Return the spread of one value, from the steps between neighbours: a shift is in few of them."""
+    """Return the spread of one value, from the steps between neighbours: few of these contain a shift."""
     if len(logs) < 3:
         return assumed
     steps = [abs(after - before) for before, after in itertools.pairwise(logs)]

@@ -1,4 +1,4 @@
-"""A node's earlier runs, for the diagnosis of one or two nodes that have no others to be held against."""
+"""A node's earlier runs, for the diagnosis of one or two nodes that have no others to compare with."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from benchmark.errors import InputError
 
 
 def earlier_runs(run_dir: Path, comparison_key: Mapping[str, str]) -> Earlier:
-    """Return what gives a node's values in runs before the one in `run_dir`, of each node's `comparison_key` alone.
+    """Return a function that gives a node's values in runs before `run_dir`, with the same `comparison_key`.
 
-    Nothing is read before it is asked for. Runs that cannot be read are none.
+    Files are read on the first call. Unreadable runs are ignored.
     """
     known: dict[str, list[Mapping[str, float]]] = {}
     looked = False

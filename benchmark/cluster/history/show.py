@@ -15,7 +15,7 @@ from benchmark.text.figures import figure, moment, right
 from benchmark.words import percent, plural
 
 _BY_METRIC = {aspect.metric: aspect for aspect in ASPECTS}
-# The newest runs of a kind that have a column.
+# Most runs of a kind, the newest, that have a column.
 LATEST = 6
 
 
@@ -56,12 +56,12 @@ def _node(node: NodeHistory) -> Iterator[str]:
 
 
 def _aspects(node: NodeHistory) -> dict[str, Aspect]:
-    """Return what a node's values are of: the metrics, and the probes that it has."""
+    """Return the aspects of a node's values: the metrics, and the probes that it has."""
     return _BY_METRIC | {aspect.metric: aspect for aspect in probe_aspects(node.units)}
 
 
 def _asked(node: NodeRuns, headed: bool) -> Iterator[str]:
-    """Yield how many of a node's newest runs failed, where, and each of these; a word where none did."""
+    """Yield how many of a node's newest runs failed, where, and each of these; or a note that none did."""
     newest = len(node.newest)
     of = f"the last {newest} runs" if newest > 1 else "its only run"
     words = f"no failure in {of}"
@@ -72,7 +72,7 @@ def _asked(node: NodeRuns, headed: bool) -> Iterator[str]:
         words += f", in {', '.join(each)}"
     if stopped := sum(run.state == PARTIAL for run in node.newest):
         words += f"; {stopped} more {'was' if stopped == 1 else 'were'} interrupted"
-    yield wrap(f"{node.node}: {words}" if headed else f"{node.node}: no run in which it counts; {words}")
+    yield wrap(f"{node.node}: {words}" if headed else f"{node.node}: not counted in any run; {words}")
     for run in node.newest:
         if run.state not in (VALID, INVALID):
             yield entry(run.state, f"{moment(run.created_at)}  {run.run_id}, {run.profile}\n{run.reason}", "  ")
@@ -83,7 +83,7 @@ def _count(number: int) -> str:
 
 
 def _date(point: HistoryPoint) -> str:
-    """Return a run's day; its id, which begins with it, where that is all that tells."""
+    """Return a run's day, or else its id, which begins with the day."""
     try:
         return f"{datetime.fromisoformat(point.created_at).astimezone(timezone.utc):%Y-%m-%d}"
     except ValueError:
@@ -91,7 +91,7 @@ def _date(point: HistoryPoint) -> str:
 
 
 def _when(created_at: str) -> tuple[str, str]:
-    """Return the day and the time of day above a column; dashes where they are not known."""
+    """Return the day and the time of day above a column; dashes if unknown."""
     try:
         at = datetime.fromisoformat(created_at).astimezone(timezone.utc)
     except ValueError:
@@ -100,7 +100,7 @@ def _when(created_at: str) -> tuple[str, str]:
 
 
 def shift_lines(node: NodeHistory) -> Iterator[str]:
-    """Yield what shifted, run by run, and what drifted there."""
+    """Yield what shifted, run by run, and what drifted then."""
     for at in node.drift:
         shifts = [shift for shift in node.shifts if shift.run_id == at.run_id]
         yield entry("since", "\n".join([at.run_id, *_words(node, shifts, at.facts)]), "  ")
@@ -117,11 +117,11 @@ def _words(node: NodeHistory, shifts: Iterable[Shift], facts: Iterable[str]) -> 
             + (f"; {shift.runs} runs so far" if shift.tentative and shift.runs > 1 else "")
         )
     known = list(facts)
-    yield f"what drifted: {'; '.join(known)}" if known else "nothing that is recorded drifted"
+    yield f"what drifted: {'; '.join(known)}" if known else "no recorded fact drifted"
 
 
 def day(run_id: str) -> str:
-    """Return a run's day, or its id where that does not begin with one."""
+    """Return a run's day, or its id if that does not begin with one."""
     try:
         return f"{datetime.strptime(run_id[:8], '%Y%m%d').replace(tzinfo=timezone.utc):%Y-%m-%d}"
     except ValueError:

@@ -1,1 +1,1 @@
-"""All stored runs at one look: the page `index.html` beside them, and the same in a terminal."""
+"""All stored runs at a glance: the page `index.html` beside them, and the same in a terminal."""

@@ -1,4 +1,4 @@
-"""The runs of a results directory in short, the newest first, all of them or those that were asked for."""
+"""The runs of a results directory in short, newest first, all of them or those that match a filter."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from benchmark.errors import InputError
 from benchmark.records import RunInShort, RunList
 from benchmark.rundir import REPORT_FILE
 
-# Of names that a message says there are.
+# Most existing names that a message lists.
 MOST_NAMED = 20
-# Of a reason why a run cannot be read.
+# Most characters of the reason that a run cannot be read.
 MOST_REASON = 4000
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which runs: an empty filter lets all through; `limit`: so many at most, 0: all."""
+    """Which runs: an empty filter matches all; `limit`: at most this many, 0: all."""
 
     profile: str = ""
     node: str = ""
@@ -29,7 +29,7 @@ class Wanted:
     limit: int = 0
 
     def has(self, run: RunInShort) -> bool:
-        """Return whether the run is one of them."""
+        """Return whether the run matches."""
         return (
             (not self.profile or self.profile in run.profiles)
             and (not self.node or self.node in run.nodes)
@@ -38,7 +38,7 @@ class Wanted:
 
 
 def list_runs(results: Path, wanted: Wanted) -> RunList:
-    """Return the runs of a results directory. Raises InputError where no run has such a profile or node."""
+    """Return the runs of a results directory. Raises InputError if no run has such a profile or node."""
     skipped: list[str] = []
     runs = in_short(results, stored_runs(results, skipped))
     _require(results, "profile", wanted.profile, (name for run in runs for name in run.profiles))
@@ -53,16 +53,16 @@ def list_runs(results: Path, wanted: Wanted) -> RunList:
 
 
 def in_short(results: Path, stored: Sequence[StoredRun]) -> list[RunInShort]:
-    """Return the runs, the newest first, each with the path of its report where it has one."""
+    """Return the runs, newest first, each with the path of its report if it has one."""
     runs = [_with_report(results / one.run_id / REPORT_FILE, one.short) for one in stored]
-    # A copy's directory may be called otherwise: its time counts.
+    # A copy's directory may have another name: sort by time.
     return sorted(runs, key=lambda run: (run.created_at, run.run_id), reverse=True)
 
 
 def _with_report(path: Path, run: RunInShort) -> RunInShort:
     try:
         there = path.is_file()
-    except OSError:  # its directory may no longer be entered
+    except OSError:  # its directory may no longer be accessible
         there = False
     return run.model_copy(update={"report": str(path.absolute())}) if there else run
 

@@ -1,7 +1,7 @@
-"""`index.html`: all runs, the newest first, and every node over them; filters without a script.
+"""`index.html`: all runs, newest first, and every node over time; filters without a script.
 
-A filter is a list to choose from. Its options have numbers, rows say which of them they belong to, and a rule of the
-style sheet hides the others (`:has()`). Where a browser does not know that, no filter is shown, and all rows are.
+A filter is a list of numbered options; rows say which options they belong to, and a rule of the style sheet hides the
+others (`:has()`). A browser without `:has()` shows no filters and all rows.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from benchmark.rundir import REPORT_FILE
 from benchmark.words import brief
 
 TEMPLATE = "index.html.j2"
-# What keeps the page's size in bounds: runs, lines of nodes, and runs that cannot be read.
+# Limits of the page's size: runs, lines of nodes, and unreadable runs.
 MOST_RUNS = 1000
 MOST_LINES = 1000
 MOST_SKIPPED = 20
-# Of a run's models, and groups.
+# Most models and groups of a run.
 MOST_GROUPS = 4
-# Characters of a model's name, of a reason why a run cannot be read, and of what to look at.
+# Most characters of a model's name, of the reason that a run cannot be read, and of what to look at.
 MOST_NAME, MOST_WORDS = 120, 200
 VERDICTS = (VALID, INVALID, PARTIAL, IN_PROGRESS, UNFINISHED)
 _LOOK = {VALID: "fine", INVALID: "bad"}
@@ -41,7 +41,7 @@ _LOOK = {VALID: "fine", INVALID: "bad"}
 
 @dataclass
 class _Options:
-    """The names of a filter, each with its number from 0."""
+    """The options of a filter, numbered from 0."""
 
     names: list[str]
     number: dict[str, int] = field(init=False)
@@ -55,7 +55,7 @@ class _Options:
 
 @dataclass(frozen=True)
 class _Row:
-    """A run in the page: `crew` is the number of its set of nodes."""
+    """A run in the page; `crew`: the number of its set of nodes."""
 
     run: RunInShort
     href: str
@@ -71,7 +71,7 @@ class _Row:
 
 
 def render_index(results: Path, stored: Sequence[StoredRun], skipped: Sequence[str]) -> str:
-    """Return the page of a results directory; `skipped`: which runs could not be read, and why."""
+    """Return the page of a results directory; `skipped`: runs that could not be read, and why."""
     every = in_short(results, stored)
     runs = every[:MOST_RUNS]
     shown = {run.run_id for run in runs}
@@ -122,7 +122,7 @@ def _row(run: RunInShort, href: str, profiles: _Options, crews: dict[frozenset[s
 
 
 def _href(run: RunInShort) -> str:
-    """Return where a run's report lies from the page, for a browser; empty: there is none."""
+    """Return the link from the page to a run's report; empty if there is none."""
     return f"{quote(os.fsencode(run.run_id))}/{REPORT_FILE}" if run.report else ""
 
 
@@ -134,7 +134,7 @@ def _at(created_at: str) -> str:
 
 
 def _rules(profiles: _Options, nodes: _Options, crews: dict[frozenset[str], int]) -> Markup:
-    """Return a rule for every option that hides what does not belong to it: of names, numbers alone."""
+    """Return a rule for every option that hides other rows; rules contain numbers, never names."""
     rules = []
     for name, count in (("verdict", len(VERDICTS)), ("profile", len(profiles.names))):
         rules += [_rule(name, at, f'[data-{name}]:not([data-{name}~="{at}"])') for at in range(count)]

@@ -1,4 +1,4 @@
-"""The list of runs as text for people: two lines a run, its figures and what to look at first."""
+"""The list of runs as text: two lines per run, with its figures and what to look at first."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _run(run: RunInShort) -> Iterator[str]:
 
 
 def _figures(group: GroupInShort) -> str:
-    # Of a sweep the queries/s of its best step are no result: its knee is, and stands below.
+    # The queries/s of a sweep's best step are not a result; its knee, shown below, is.
     return right(None if group.knee else group.qps, _FIGURE) + right(group.tokens_per_s, _FIGURE)
 
 

@@ -1,4 +1,4 @@
-"""Every node over time: a small line for each figure that tells how fast it is, with a ring where it shifted."""
+"""Every node over time: a small line for each figure of its speed, with a ring where it shifted."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from benchmark.cluster.stored.read import StoredNode, StoredRun
 from benchmark.records import HistoryPoint, NodeHistory
 from benchmark.words import plural
 
-# Of a node's runs of one kind, the newest: so many are drawn, and looked at for shifts.
+# Most runs of one kind of a node, the newest, that are drawn and searched for shifts.
 MOST_POINTS = 60
-# Beside the figure that decides: others that shifted.
+# Most other figures, which shifted, besides the deciding one.
 MOST_SHIFTED = 3
 WIDTH, HEIGHT, EDGE = 160.0, 30.0, 6.0
-# Around a point, as the rest of a path.
+# A circle around a point, as the rest of a path.
 CIRCLE = "m -4 0 a 4 4 0 1 0 8 0 a 4 4 0 1 0 -8 0"
 
 
 @dataclass(frozen=True)
 class Ring:
-    """The first run at a new level; `path` is drawn around its point."""
+    """The first run at a new level; `path`: the ring around its point."""
 
     run_id: str
     worse: bool
@@ -37,9 +37,9 @@ class Ring:
 
 @dataclass(frozen=True)
 class Line:
-    """One figure of one node over its runs of one kind. `axes`: what its pixels span, as JSON; `newest`: its value.
+    """One figure of one node over its runs of one kind. `axes`: the range of its pixels, as JSON; `newest`: its value.
 
-    `path` goes through all runs, `end` is the newest one's point: of a single run there is nothing else.
+    `path`: the line through all runs; `end`: the newest run's point, for a single run the only mark.
     """
 
     node: str
@@ -58,7 +58,7 @@ class Line:
 
 
 def node_lines(results: Path, runs: Sequence[StoredRun]) -> list[Line]:
-    """Return the lines of all nodes, by node; of each node first the kind that was measured last."""
+    """Return the lines of all nodes, by node; for each node, the most recently measured kind first."""
     lines: dict[str, list[Line]] = {}
     for newest, history in recent_histories(results, runs, MOST_POINTS):
         lines.setdefault(history.node, []).extend(_lines(newest, history))

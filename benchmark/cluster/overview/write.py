@@ -1,4 +1,4 @@
-"""Write `index.html`: whole, by one process at a time, and never over a page that is somebody else's."""
+"""Write `index.html` atomically, by one process at a time, and never over a foreign page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmark.errors import InputError
 from benchmark.files import write_atomic
 from benchmark.rundir import PAGE_FILE
 
-# Stands in the head of each of the project's pages.
+# Part of the head of each of the project's pages.
 OURS = b'<meta name="generator" content="llm-datacenter-benchmark">'
 HEAD_BYTES = 4096
 
@@ -21,12 +21,12 @@ HEAD_BYTES = 4096
 def write_index(results: Path) -> int:
     """Replace the page over all runs of a results directory; return how many runs it shows.
 
-    Raises InputError where it cannot be written; what lies there is then as it was.
+    Raises InputError if it cannot be written; an existing page is then unchanged.
     """
     path = results / PAGE_FILE
     try:
         with locks.alone(results):
-            # The runs are read while nobody else writes: whoever writes last has seen what the others had ended.
+            # The runs are read under the lock, so that the last writer has seen all runs that ended before.
             skipped: list[str] = []
             runs = stored_runs(results, skipped)
             _require_ours(path)
@@ -37,7 +37,7 @@ def write_index(results: Path) -> int:
 
 
 def _require_ours(path: Path) -> None:
-    """Raise InputError where another page lies there: results may be kept where a web server shows them."""
+    """Raise InputError if there is another page: results may be in a web server's directory."""
     try:
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
@@ -45,4 +45,4 @@ def _require_ours(path: Path) -> None:
     except FileNotFoundError:
         return
     if not regular or (head and OURS not in head):
-        raise InputError(f"{path} is not the page over all runs, and is left alone: move it away to have one.")
+        raise InputError(f"{path} is not the page over all runs, and is left alone: move it away to get one.")

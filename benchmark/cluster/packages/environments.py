@@ -1,6 +1,6 @@
-"""The environments that a node is to have, each known by a fingerprint of what it holds.
+"""The environments that a node needs, each identified by a fingerprint of its contents.
 
-Nodes keep environments by that: two checkouts that share an account do not replace each other's.
+Nodes keep environments by fingerprint: two checkouts that share an account do not replace each other's.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from benchmark.cluster.packages.wheelhouse import load as load_wheelhouse
 from benchmark.cluster.packages.wheelhouse import on_controller
 from benchmark.provisioned import ENGINES
 
-# In the package, since a run is started with it too.
+# Part of the package, since runs are started with it too.
 FIND = Path(__file__).parents[2] / "fleet" / "scripts" / "find_environment.sh"
-# In an environment that exists: a virtual one, conda's and the system's (/usr) all have it.
+# Within an existing environment: virtual ones, conda's and the system's (/usr) all have it.
 PYTHON = "bin/python3"
 _wheelhouse_sha256 = cache(lambda directory: load_wheelhouse(directory).sha256())
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A virtual environment: where it is, what of, and what it holds."""
+    """A virtual environment: where it is, what it is made from, and what it contains."""
 
     settings: str
-    """What the names of its settings begin with."""
+    """The prefix of its settings' names."""
     directory: str
     python: str
     requirements: str
@@ -36,14 +36,14 @@ class Wanted:
     file: str
     torch_index_url: str = ""
     wheelhouse: Path | None = None
-    """The directory on the controller from which alone its packages come."""
+    """The directory on the controller from which all of its packages come."""
     existing: str = ""
-    """The directory of an environment that exists and that nothing is installed into; `directory` is then of our own
-    code alone. Empty: the role makes one."""
+    """The directory of an existing environment, into which nothing is installed; `directory` then contains only our own
+    code. Empty: the role makes one."""
 
     @classmethod
     def of(cls, role: str, setting: Callable[[str], Any], checkout: Path) -> Wanted:
-        """Return what a role is to make by a node's settings. Raises OSError where the requirements cannot be read."""
+        """Return the environment for a role by a node's settings. Raises OSError if requirements cannot be read."""
         file = str(setting(f"{role}_requirements"))
         own = role == "python_env"
         if existing := existing_environment(role, setting):
@@ -61,9 +61,9 @@ class Wanted:
         )
 
     def fingerprint(self) -> str:
-        """Return a hash of all of which a change makes another environment.
+        """Return a hash of everything that determines the environment.
 
-        Raises InputError where the wheelhouse cannot be used.
+        Raises InputError if the wheelhouse cannot be used.
         """
         if self.existing:
             return canonical_sha256({"existing": self.existing})
@@ -78,24 +78,24 @@ class Wanted:
 
 
 def existing_environment(role: str, setting: Callable[[str], Any]) -> str:
-    """Return the directory of the environment that exists and that a role only checks; empty: it makes one."""
+    """Return the directory of an existing environment, which the role only checks; empty: it makes one."""
     return "" if setting(f"{role}_manage") else str(setting(f"{role}_dir")).rstrip("/")
 
 
 def _without_torch(role: str, file: str) -> bool:
-    """Return whether an engine's lock leaves its torch to an index of builds."""
+    """Return whether an engine's lock leaves torch to an index of builds."""
     lock = ENGINES[role].lock_of(file) if role in ENGINES else None
     return lock is not None and bool(lock.torch)
 
 
 def interpreter(role: str, setting: Callable[[str], Any]) -> str:
-    """Return the Python that a role's environment is made from, or that it has where it exists."""
+    """Return the Python that a role's environment is made with, or that an existing environment has."""
     if existing := existing_environment(role, setting):
         return f"{existing}/{PYTHON}"
-    # An engine's is made with the run's, unless it has one of its own.
+    # An engine's environment is made with the run's Python unless it has its own setting.
     return str(setting(f"{role}_python") or setting("python_env_python"))
 
 
 def with_find(script: str) -> str:
-    """Return a script of the shell, and before it the function that finds an environment on the node."""
+    """Return a shell script, preceded by the function that finds an environment on the node."""
     return f"find_environment() (\n{FIND.read_text(encoding='utf-8')})\n{script}"

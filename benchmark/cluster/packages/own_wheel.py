@@ -1,4 +1,4 @@
-"""Build the package as one wheel: what goes to every node, byte for byte the same for the same source."""
+"""Build the package as one wheel for all nodes, byte for byte the same for the same source."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from zipfile import ZipFile
 from benchmark.errors import SetupError
 from benchmark.locks import take
 
-# The oldest time that a zip archive can hold: the wheel's bytes must not depend on when it was built.
+# The oldest time that a zip archive can store: the wheel's bytes must not depend on the time of the build.
 EPOCH = "315532800"
 PACKAGE = "benchmark"
 
 
 def build_wheel(checkout: Path) -> Path:
-    """Return the wheel of the checkout's package, built anew where a source file is newer than it, added or gone.
+    """Return the wheel of the checkout's package, rebuilt if a source file is newer, added or gone.
 
-    Safe to be called by many processes at once: one builds and the others wait; where the file system has no locks each
-    may build, and puts a whole wheel in its place. Raises SetupError with what the builder said.
+    Many processes may call this at once: one builds and the others wait. On a file system without locks each may build,
+    and puts a complete wheel in place. Raises SetupError with the builder's message.
     """
     target = checkout / ".build"
     target.mkdir(exist_ok=True)
@@ -33,7 +33,7 @@ def build_wheel(checkout: Path) -> Path:
         newest = max(path.stat().st_mtime_ns for path in sources)
         names = {path.relative_to(checkout).as_posix() for path in package}
         for wheel in target.glob("*.whl"):
-            with suppress(FileNotFoundError):  # another process may have found it old too
+            with suppress(FileNotFoundError):  # another process may have removed it too
                 if wheel.stat().st_mtime_ns > newest and _packed(wheel) == names:
                     return wheel
                 wheel.unlink()
@@ -43,13 +43,13 @@ def build_wheel(checkout: Path) -> Path:
 
 
 def _files(checkout: Path) -> list[Path]:
-    """Return the package's files. The times of directories tell nothing: Python puts its `__pycache__` there."""
+    """Return the package's files, without directories, whose times change with Python's `__pycache__`."""
     found = (checkout / PACKAGE).rglob("*")
     return [path for path in found if "__pycache__" not in path.parts and path.is_file()]
 
 
 def _packed(wheel: Path) -> set[str]:
-    """Return the package's files in a wheel."""
+    """Return the names of the package's files in a wheel."""
     with ZipFile(wheel) as archive:
         return {name for name in archive.namelist() if name.startswith(f"{PACKAGE}/")}
 

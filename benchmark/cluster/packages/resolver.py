@@ -1,7 +1,7 @@
-"""Which wheels a node needs: for its Python and platform, as the requirements and the wheels' own metadata ask.
+"""Which wheels a node needs for its Python and platform, from the requirements and the wheels' own metadata.
 
-The nodes' pip is given exactly these, each with its hash, and decides nothing. The controller's Python need not be the
-node's: pip itself evaluates markers for the Python that it runs on, and therefore cannot be asked.
+The nodes' pip gets exactly these, each with its hash, and decides nothing. The controller's Python may differ from the
+node's, so the controller's pip cannot do this: it evaluates markers for its own Python.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from benchmark.errors import InputError
 
 PLATFORM = re.compile(r"manylinux_2_(\d+)_(\w+)")
-# Other names of the same platforms, which older wheels bear.
+# Other names of the same platforms, used by older wheels.
 LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
-# The oldest glibc that any wheel is made for: 2.5 on x86, 2.17 elsewhere.
+# The oldest glibc that wheels are built for: 2.5 on x86, 2.17 elsewhere.
 OLDEST_GLIBC = {"x86_64": 5, "i686": 5}
-# What `pip` calls a hash: the checksum of one wheel of a package, of which each Python may have its own.
+# A hash option of `pip`: the checksum of one wheel of a package; each Python may have its own wheel.
 CHECKSUM = re.compile(r"\s--hash=sha256:([0-9a-f]{64})(?=\s|$)")
-# Each pass adds what the wheels chosen in the last one ask for; real sets need five or six.
+# Each pass adds the requirements of the wheels chosen in the last one; real sets need five or six passes.
 MAX_PASSES = 50
 
 
 class Wheel(BaseModel):
-    """One wheel, with what choosing it takes."""
+    """One wheel, with the metadata needed to choose it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     file: str = Field(pattern=r"^[A-Za-z0-9_.+!-]+\.whl$", description="its name in the wheelhouse")
-    name: str = Field(description="the package's, canonical")
+    name: str = Field(description="the package's canonical name")
     version: str
     size: int = Field(ge=0, description="bytes")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    source: str = Field(description="kind of place that it came from")
+    source: str = Field(description="kind of source that it came from")
     requires: list[str] = Field([], description="Requires-Dist of its metadata")
     requires_python: str = Field("", description="Requires-Python of its metadata; empty: any")
 
     @property
     def locked(self) -> str:
-        """The line of a requirements file that means this wheel and no other."""
+        """The line of a requirements file that selects exactly this wheel."""
         return f"{self.name}=={self.version} --hash=sha256:{self.sha256}"
 
 
 class Target(BaseModel):
-    """A kind of node: its CPython and the newest wheels that its glibc takes."""
+    """A kind of node: its CPython and the newest wheels that its glibc supports."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -93,7 +93,7 @@ class Target(BaseModel):
         return {tag: rank for rank, tag in reversed(list(enumerate(every)))}
 
     def environment(self, extra: str = "") -> dict[str, str]:
-        """Return what markers are evaluated with."""
+        """Return the environment for evaluating markers."""
         _, _, machine = self._parts()
         reported: Environment = {
             "implementation_name": "cpython",
@@ -113,7 +113,7 @@ class Target(BaseModel):
 
 @dataclass
 class Wanted:
-    """What is asked of one package, by everybody who asks."""
+    """The combined requirements on one package."""
 
     specifiers: SpecifierSet = field(default_factory=SpecifierSet)
     extras: set[str] = field(default_factory=set)
@@ -122,7 +122,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Missing:
-    """A package that no wheel is there for."""
+    """A package without a suitable wheel."""
 
     name: str
     requirement: str
@@ -141,9 +141,9 @@ class Choice:
 
 
 def parse_requirements(text: str) -> list[Requirement]:
-    """Return the requirements of a file's text. Raises InputError where a line is more than a plain requirement.
+    """Return the requirements in a file's text. Raises InputError if a line is more than a plain requirement.
 
-    Checksums (`--hash`) may stand beside it: see `parse_checksums`.
+    Checksums (`--hash`) are allowed: see `parse_checksums`.
     """
     found = []
     for number, stated in _statements(text):
@@ -153,7 +153,7 @@ def parse_requirements(text: str) -> list[Requirement]:
             requirement = None
         if requirement is None or requirement.url:
             raise InputError(
-                f"Line {number} of the requirements is {stated!r}: with a wheelhouse each has to be a package with its "
+                f"Line {number} of the requirements is {stated!r}: with a wheelhouse each must be a package with its "
                 "version, such as numpy==2.4.6."
             )
         found.append(requirement)
@@ -161,26 +161,26 @@ def parse_requirements(text: str) -> list[Requirement]:
 
 
 def parse_checksums(text: str) -> list[tuple[Requirement, frozenset[str]]]:
-    """Return the requirements with the SHA-256 that a wheel of each may have; none: any.
+    """Return the requirements with the SHA-256 hashes allowed for the wheels of each; none: any.
 
-    Raises InputError as `parse_requirements` does.
+    Raises InputError like `parse_requirements`.
     """
     stated = [frozenset(CHECKSUM.findall(one)) for _, one in _statements(text)]
     return list(zip(parse_requirements(text), stated, strict=True))
 
 
 def checksums(text: str) -> dict[str, frozenset[str]]:
-    """Return by package the SHA-256 that its wheels may have; nothing where the file states none."""
+    """Return the SHA-256 hashes allowed for each package's wheels; empty if the file has none."""
     found: dict[str, frozenset[str]] = {}
     for requirement, sums in parse_checksums(text):
         if sums:
-            name = canonicalize_name(requirement.name)  # one package may stand there once for each Python
+            name = canonicalize_name(requirement.name)  # a package may occur once for each Python
             found[name] = found.get(name, frozenset()) | sums
     return found
 
 
 def _statements(text: str) -> Iterator[tuple[int, str]]:
-    """Yield what a requirements file says, without comments and with lines that go on joined, and on which line."""
+    """Yield (line number, requirement) of a requirements file, without comments and with continuation lines joined."""
     held, begun = "", 0
     for number, line in enumerate(text.splitlines(), start=1):
         stated = re.sub(r"(^|\s)#.*$", "", line).strip()
@@ -194,9 +194,9 @@ def _statements(text: str) -> Iterator[tuple[int, str]]:
 
 
 def choose(requirements: Iterable[Requirement], wheels: Iterable[Wheel], target: Target) -> Choice:
-    """Return which of `wheels` the target needs: of each package the newest that everybody who asks for it takes.
+    """Return which of `wheels` the target needs: of each package the newest that meets all requirements.
 
-    Raises InputError where the packages' demands never come to rest.
+    Raises InputError if the packages' requirements never settle.
     """
     roots, suited = list(requirements), _suited(wheels, target)
     chosen: dict[str, Wheel] = {}
@@ -211,17 +211,17 @@ def choose(requirements: Iterable[Requirement], wheels: Iterable[Wheel], target:
             ]
             return Choice(tuple(chosen[name] for name in sorted(chosen)), tuple(missing))
         chosen = best
-    raise InputError(f"The packages' demands on each other contradict themselves for {target}: change a pin.")
+    raise InputError(f"The packages' requirements contradict each other for {target}: change a pin.")
 
 
 def _suited(wheels: Iterable[Wheel], target: Target) -> dict[str, list[Wheel]]:
-    """Return by package the wheels that fit the target, the newest first, and of one version the most specific."""
+    """Return each package's wheels that fit the target, newest first and, within a version, most specific first."""
     tags = target.tags()
     ranked: dict[str, list[tuple[Version, int, Wheel]]] = {}
     for wheel in wheels:
         _, version, _, own = parse_wheel_filename(wheel.file)
         ranks = [tags[tag] for tag in own if tag in tags]
-        # The newest of its line: a wheel that asks for 3.11.2 is none the less for Python 3.11.
+        # The newest patch release: a wheel that requires 3.11.2 still fits Python 3.11.
         if ranks and f"{target.python}.99" in SpecifierSet(wheel.requires_python):
             ranked.setdefault(wheel.name, []).append((version, -min(ranks), wheel))
     return {
@@ -231,7 +231,7 @@ def _suited(wheels: Iterable[Wheel], target: Target) -> dict[str, list[Wheel]]:
 
 
 def _wanted(roots: list[Requirement], chosen: dict[str, Wheel], target: Target) -> dict[str, Wanted]:
-    """Return what the roots, and the chosen wheels that they lead to, ask of each package."""
+    """Return the requirements of the roots, and of the chosen wheels that they lead to, on each package."""
     wanted: dict[str, Wanted] = {}
     done: set[tuple[str, str]] = set()
     open_ends = [("", requirement) for requirement in roots if _applies(requirement, target, "")]
@@ -264,7 +264,7 @@ def _applies(requirement: Requirement, target: Target, extra: str) -> bool:
 
 def _best(wheels: list[Wheel], wanted: Wanted) -> Wheel | None:
     versions = [Version(wheel.version) for wheel in wheels]
-    fit = set(wanted.specifiers.filter(versions))  # a pre-release only where nothing else fits
+    fit = set(wanted.specifiers.filter(versions))  # a pre-release only if nothing else fits
     return next((wheel for wheel, version in zip(wheels, versions, strict=True) if version in fit), None)
 
 

@@ -20,7 +20,7 @@ from benchmark.files import file_sha256, read_record
 from benchmark.records import SCHEMA_VERSION
 
 MANIFEST = "wheelhouse.json"
-# What `make wheelhouse` takes where nothing else is said.
+# The default of `make wheelhouse`.
 FOR_NODES = "requirements-node.txt"
 
 
@@ -35,7 +35,7 @@ class Wheelhouse(BaseModel):
 
     @property
     def size(self) -> int:
-        """Bytes of all wheels."""
+        """The size of all wheels in bytes."""
         return sum(wheel.size for wheel in self.wheels)
 
     def sha256(self) -> str:
@@ -44,14 +44,14 @@ class Wheelhouse(BaseModel):
 
 
 def on_controller(checkout: Path, given: str) -> Path:
-    """Return the directory that a setting such as `python_env_wheelhouse` means, in the checkout if relative."""
+    """Return the directory in a setting such as `python_env_wheelhouse`; relative paths are in the checkout."""
     return checkout / Path(given).expanduser()
 
 
 def load(directory: Path) -> Wheelhouse:
-    """Return what the directory holds. Raises InputError where a wheel that its manifest lists is absent or another.
+    """Read a wheelhouse. Raises InputError if a wheel in its manifest is missing or has another size.
 
-    Sizes are looked at here; the checksums are checked by the node's pip, for every wheel that it installs.
+    Checksums are checked by the node's pip, for every wheel that it installs.
     """
     if not directory.is_dir():
         raise InputError(f"Wheelhouse: there is no directory {directory} on the controller.")
@@ -64,7 +64,7 @@ def load(directory: Path) -> Wheelhouse:
         except OSError:
             size = -1
         if size != wheel.size:
-            state = "is missing" if size < 0 else f"has {size} bytes in place of {wheel.size}"
+            state = "is missing" if size < 0 else f"has {size} bytes instead of {wheel.size}"
             raise InputError(
                 f"Wheelhouse: {wheel.file} {state} in {directory}: copy it there again, or "
                 f"make wheelhouse WHEELHOUSE={directory} anew."
@@ -73,9 +73,9 @@ def load(directory: Path) -> Wheelhouse:
 
 
 def require_pins(directory: Path, requirements: str, file: str = FOR_NODES) -> None:
-    """Raise InputError where the wheelhouse is complete for no kind of node: nothing has been touched yet then.
+    """Raise InputError if the wheelhouse is not complete for any kind of node, before anything is touched.
 
-    `file` is where the requirements come from.
+    `file`: the requirements' file.
     """
     house, parsed = load(directory), parse_requirements(requirements)
     lacking: list[tuple[Target, Choice]] = []
@@ -86,25 +86,25 @@ def require_pins(directory: Path, requirements: str, file: str = FOR_NODES) -> N
             return
         lacking.append((target, choice))
     if not lacking:
-        raise InputError(f"Wheelhouse: {directory / MANIFEST} is made for no Python: make it anew.")
+        raise InputError(f"Wheelhouse: {directory / MANIFEST} is made for no Python: make it again.")
     target, choice = min(lacking, key=lambda entry: len(entry[1].missing))
     raise InputError(incomplete(directory, target, choice, file))
 
 
 def require_checksums(directory: Path, requirements: str, choice: Choice) -> None:
-    """Raise InputError where the requirements state checksums and a wheel has none of its package's."""
+    """Raise InputError if the requirements have checksums and a wheel has none of its package's."""
     stated = checksums(requirements)
     for wheel in choice.wheels if stated else ():
         if wheel.sha256 not in stated.get(wheel.name, ()):
             raise InputError(
-                f"{wheel.file} in {directory} is not what the requirements state for {wheel.name}: its SHA-256 is "
+                f"{wheel.file} in {directory} is not in the requirements' list for {wheel.name}: its SHA-256 is "
                 f"{wheel.sha256}. Remove it and make the wheelhouse again."
             )
 
 
 def incomplete(directory: Path, target: Target, choice: Choice, file: str = FOR_NODES) -> str:
-    """Return the sentence about what a wheelhouse lacks for a target."""
-    most = sorted(choice.missing, key=lambda one: one.by)[:5]  # first what is pinned
+    """Return a sentence on what a wheelhouse lacks for a target."""
+    most = sorted(choice.missing, key=lambda one: one.by)[:5]  # pinned packages first
     some = ", ".join(map(str, most)) + (" ..." if len(choice.missing) > 5 else "")
     return (
         f"The wheelhouse {directory} has no wheel of {some} for {target}: make wheelhouse WHEELHOUSE={directory} "
@@ -114,7 +114,7 @@ def incomplete(directory: Path, target: Target, choice: Choice, file: str = FOR_
 
 
 def read_wheel(path: Path, source: str) -> Wheel:
-    """Return what a wheel says of itself, with size and checksum. Raises InputError where it is none."""
+    """Return a wheel's metadata, with size and checksum. Raises InputError if it is not a wheel."""
     try:
         name, version, _, _ = parse_wheel_filename(path.name)
         with zipfile.ZipFile(path) as archive:
@@ -133,4 +133,4 @@ def read_wheel(path: Path, source: str) -> Wheel:
             requires_python=metadata["Requires-Python"] or "",
         )
     except (InvalidWheelFilename, zipfile.BadZipFile, StopIteration, ValueError):
-        raise InputError(f"{path} is not a whole wheel: remove it.") from None
+        raise InputError(f"{path} is not a complete wheel: remove it.") from None

@@ -1,4 +1,4 @@
-"""The curves of a sweep as the summaries show them: a table for each group, and a line for each node."""
+"""The curves of a sweep in the summaries: a table for each group, and a line for each node."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from benchmark.records import ClusterResult, Crossing, Curve, CurvePoint, Curves
 from benchmark.text.figures import figure
 from benchmark.verdict import label, unit
 
-# Nodes that have a line of their own; the JSON has all.
+# Most nodes with a line of their own; the JSON has all.
 MOST_NODES = 20
-# Nodes that do not count, and have a table.
+# Most uncounted nodes with a table.
 MOST_ALONE = 5
 
 
 @dataclass(frozen=True)
 class CurveTable:
-    """One curve as a table. `notes` explain its marks; `lines` say what it comes to, and each of its nodes.
+    """One curve as a table. `notes` explain its marks; `lines` give the result of the curve and of each of its nodes.
 
-    `per`: what its rates are of, a GPU or a replica.
+    `per`: what its rates refer to, a GPU or a replica.
     """
 
     title: str
@@ -32,22 +32,22 @@ class CurveTable:
 
 
 def sweep_words(result: ClusterResult) -> str:
-    """Return the knee of each group's curve, and which step all other figures are of; nothing without a sweep."""
+    """Return the knee of each group's curve, and which step all other figures are of; empty without a sweep."""
     if result.sweep is None:
         return ""
     if result.sweep.chosen is None:
-        return "no node counts: there are the curves alone"
+        return "no node is counted: only the curves are shown"
     knees = [(group.label, knee_of(result, number)) for number, group in enumerate(result.groups)]
     heads = [f"{label}: {words}" if len(knees) > 1 else words for label, words in knees if words]
     step = (
-        f"{at_step(result.sweep, result.sweep.chosen)}: every figure but the curves' is of this step, the least load "
-        "with nearly the most tokens/s of those that all nodes measured"
+        f"{at_step(result.sweep, result.sweep.chosen)}: all figures outside the curves are of this step, the lowest "
+        "load with nearly the highest tokens/s among the steps that all nodes measured"
     )
     return "\n".join([*heads[:MOST_NODES], step])
 
 
 def knee_of(result: ClusterResult, group: int) -> str:
-    """Return where a group's curve bends and what its nodes give there together; empty: there is no such curve."""
+    """Return where a group's curve bends and its highest tokens/s; empty if the group has no curve."""
     sweep = result.sweep
     curve = next((one for one in sweep.curves if one.kind == "group" and one.group == group), None) if sweep else None
     if sweep is None or curve is None:
@@ -62,7 +62,7 @@ def knee_of(result: ClusterResult, group: int) -> str:
 
 
 def curve_tables(result: ClusterResult) -> list[CurveTable]:
-    """Return a table for each group's curve, and for that of each node that does not count."""
+    """Return a table for the curve of each group and of each uncounted node."""
     sweep = result.sweep
     if sweep is None:
         return []
@@ -93,7 +93,7 @@ def _table(sweep: Curves, curve: Curve) -> CurveTable:
 
 
 def _spent(sweep: Curves, curve: Curve) -> list[tuple[str, str]]:
-    """Return what tokens cost at each step, in money and in energy: of what is known."""
+    """Return what tokens cost at each step, in money and in energy, where known."""
     costs = [(point, point.cost) for point in curve.points if point.cost]
     found: list[tuple[str, str]] = []
     for what in ("output", "input") if costs else ():
@@ -119,25 +119,25 @@ def _nodes(sweep: Curves, curve: Curve) -> list[Curve]:
 
 
 def notes_of(sweep: Curves, curve: Curve) -> list[str]:
-    """Return what the marks beside a curve's steps mean, of those that it has."""
+    """Return the meaning of the marks that a curve's steps have."""
     notes = [f"+ on the Pareto front: no other step has more tokens/s per {sweep.per} and per user"]
     if any(not point.confident for point in curve.points):
-        notes.append("* of fewer than 662 samples: its P99 is without confidence")
+        notes.append("* fewer than 662 samples: its P99 is without confidence")
     if any(not point.valid for point in curve.points):
-        notes.append("! not valid: a check failed in it")
+        notes.append("! not valid: a check failed in this step")
     if len({point.nodes for point in curve.points}) > 1:
-        notes.append("~ not all nodes measured it: the others had ended before")
+        notes.append("~ not measured by all nodes: the others had already ended")
     return notes
 
 
 def lines_of(sweep: Curves, curve: Curve) -> list[tuple[str, str]]:
-    """Return what a curve comes to: its knee, where each limit is crossed, why it ended."""
+    """Return the results of a curve: its knee, where each limit is crossed, why it ended."""
     lines = [("Knee", _knee(sweep, curve)), *(("Limit", _crossed(sweep, one)) for one in curve.crossings)]
     return [*lines, *([("Ended", curve.ended)] if curve.ended else [])]
 
 
 def marked_steps(sweep: Curves, curve: Curve) -> list[str]:
-    """Return the steps of a curve, each with its marks: see `notes_of`."""
+    """Return the steps of a curve, each with its marks (see `notes_of`)."""
     most = max((point.nodes for point in curve.points), default=0)
 
     def marks(point: CurvePoint) -> str:
@@ -149,16 +149,16 @@ def marked_steps(sweep: Curves, curve: Curve) -> list[str]:
 
 
 def at_step(sweep: Curves, step: float) -> str:
-    """Return a load for people: "16 in flight on each GPU"."""
+    """Return a load in words: "16 in flight on each GPU"."""
     return f"{step:.3g} in flight on each {sweep.per}" if sweep.by == "concurrency" else f"{step:.0%} of a burst's rate"
 
 
 def _knee(sweep: Curves, curve: Curve) -> str:
     most = f"{figure(curve.most_tokens_per_s_per_gpu)} tokens/s per {sweep.per} at most"
     if len(curve.points) == 1:
-        return f"not known: one step alone was measured, with {most.removesuffix(' at most')}"
+        return f"not known: only one step was measured, with {most.removesuffix(' at most')}"
     if curve.knee is None and sweep.by == "concurrency":
-        return f"not reached: tokens/s still grew; {most}"
+        return f"not reached: tokens/s were still rising; {most}"
     if curve.enough is not None:
         most += f", nearly reached with {at_step(sweep, curve.enough)}"
     if curve.knee is None:
@@ -176,11 +176,11 @@ def _node(sweep: Curves, curve: Curve) -> str:
 def _crossed(sweep: Curves, one: Crossing) -> str:
     what = f"{label(one.metric)} {figure(one.limit)}{unit(one.metric)}"
     if one.beyond is None:
-        return f"{what}: kept by every step" if one.within is not None else f"{what}: undefined"
+        return f"{what}: met at every step" if one.within is not None else f"{what}: undefined"
     if one.within is None:
-        return f"{what}: passed by the first step"
+        return f"{what}: exceeded at the first step"
     return (
-        f"{what}: kept up to {at_step(sweep, one.within)}, passed at {one.beyond:g}"
+        f"{what}: met up to {at_step(sweep, one.within)}, exceeded at {one.beyond:g}"
         if sweep.by == "concurrency"
-        else f"{what}: kept up to {one.within:.0%}, passed at {one.beyond:.0%}"
+        else f"{what}: met up to {one.within:.0%}, exceeded at {one.beyond:.0%}"
     ) + (f" (crossed near {one.at:.3g})" if one.at is not None and sweep.by == "concurrency" else "")

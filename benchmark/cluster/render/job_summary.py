@@ -1,4 +1,4 @@
-"""A run as Markdown for the page of a CI job. Values are escaped by default: no node can add markup to the page."""
+"""A run as Markdown for the page of a CI job. All values are escaped, so that no node can add markup to the page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from benchmark.text.templating import environment
 from benchmark.words import brief
 
 TEMPLATE = "job_summary.md.j2"
-# GitHub takes 1 MiB for a page; the cluster summary has everything.
+# GitHub accepts pages of up to 1 MiB; the cluster summary has everything.
 MAX_LISTED = 100
 MAX_CHARACTERS = 300
 Item = TypeVar("Item")
@@ -38,7 +38,7 @@ def render_job_summary(outcome: Outcome) -> str:
 
 
 def baseline_view(reported: Comparison | str) -> dict[str, object]:
-    """Return the change against the baseline as templates show it: words, and a table for each group."""
+    """Return the change against the baseline for the templates: words, and a table for each group."""
     if not isinstance(reported, Comparison):
         return {"words": reported, "tables": []}
     tables = [{"title": title(group), "rows": [cells(one) for one in defined(group)]} for group in reported.groups]
@@ -48,9 +48,9 @@ def baseline_view(reported: Comparison | str) -> dict[str, object]:
 
 @functools.cache
 def _environment() -> Environment:
-    """Return the environment of the template, which is compiled once."""
+    """Return the template's environment; the template is compiled once."""
     text = environment(TEMPLATES)
-    # Escaped as Markdown, which takes care of HTML.
+    # Escaping for Markdown covers HTML too.
     jinja = make_environment(TEMPLATES, "markdown", autoescape=False, finalize=escape)
     jinja.filters |= {name: text.filters[name] for name in ("figure", "moment")}
     jinja.filters |= {"brief": _brief, "first_few": _first_few, "rest": _rest}

@@ -14,7 +14,7 @@ from benchmark.text.descriptions import check_words
 from benchmark.text.figures import probe_unit, probe_value
 from benchmark.verdict import label
 
-# The cluster's own suite; a node's name has no space in it.
+# The cluster's own suite; a node's name cannot contain a space.
 CLUSTER = "all nodes"
 VERDICT = "verdict"
 
@@ -22,8 +22,8 @@ VERDICT = "verdict"
 def render_junit(outcome: Outcome) -> str:
     """Return the XML document.
 
-    Every suite has the case `verdict`: passed where valid, a failure where invalid, an error where a node has no
-    complete result. A failed check is a failure of its own. What a node said is cleaned of what XML cannot hold.
+    Every suite has the case `verdict`: passed if valid, a failure if invalid, an error if a node has no complete
+    result. A failed check is a separate failure. Text from nodes is stripped of characters that XML cannot hold.
     """
     suites = [_node(row) for row in outcome.result.nodes] if outcome.result else []
     root = Element("testsuites", name="llm-datacenter-benchmark")
@@ -52,7 +52,7 @@ def _node(row: NodeRow) -> Element:
 
 
 def _probes(suite: Element, row: NodeRow) -> None:
-    """Add each figure of the hardware as a property: by its name, and where it was measured."""
+    """Add each figure of the hardware as a property, named after the figure and where it was measured."""
     found = [(one, place) for one in figures(row.probes).values() for place in one.places]
     properties = SubElement(suite, "properties") if found else suite
     for one, place in found:
@@ -85,7 +85,7 @@ def _checks(suite: Element, checks: Sequence[Check]) -> None:
     for check in checks:
         name = label(check.metric)
         seen[name] += 1
-        # Cases of one name would be taken for one case.
+        # Cases with the same name would be taken for one.
         case = _case(suite, name if seen[name] == 1 else f"{name} ({seen[name]})")
         _, words = check_words(check)
         if check.passed:
@@ -105,7 +105,7 @@ def _case(suite: Element, name: str) -> Element:
 
 
 def _tell(case: Element, what: str, kind: str, reason: str) -> None:
-    """Add a failure or an error: on one line as its message, which lists show, and as it is inside."""
+    """Add a failure or an error: on one line as its message, which lists show, and in full as its text."""
     SubElement(case, what, type=kind, message=clean(reason)).text = _lines(reason)
 
 

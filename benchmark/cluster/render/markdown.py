@@ -1,4 +1,4 @@
-"""Values in Markdown: what a node says stays text."""
+"""Escape values for Markdown: text from nodes stays text."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import re
 
 from benchmark.text.columns import clean
 
-# What Markdown, or the hosts that extend it (links, emoji, mathematics), would read as markup within a line. The colons
-# of a time of day are none of it.
+# Markup within a line, of Markdown or its extensions (links, emoji, mathematics). The colons of a time are not markup.
 _MARKUP = re.compile(r"[\\`*_\[\]<>#~&!@$]|:(?=\S)(?!(?<=\d:)\d\d(?!\d))|(?i:(?<=www))\.")
 
 
 def escape(value: object) -> str:
-    """Return a value as one line of text that means nothing to Markdown, inside a table or outside."""
+    """Return a value as one line of plain text in Markdown, inside a table or outside."""
     text = _MARKUP.sub(r"\\\g<0>", clean(value))
-    return text.replace("|", "&#124;")  # a backslash before it is read twice inside a table
+    return text.replace("|", "&#124;")  # inside a table, a backslash before it would be unescaped twice

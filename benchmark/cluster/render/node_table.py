@@ -1,7 +1,7 @@
-"""One line for each node, for spreadsheets and notebooks: `nodes.csv`. Values are not rounded; empty is undefined.
+"""`nodes.csv`: one line per node, for spreadsheets and notebooks. Values are not rounded; empty means undefined.
 
-Every file has the columns of HEADS, so that those of many runs can be put below each other. Behind them stand those of
-the cost, where a node has a price, and of the probes that the run's nodes have, by the same names in every run.
+Every file has the columns of HEADS, so that the files of many runs can be concatenated. They are followed by those of
+the cost, if a node has a price, and of the nodes' probes, with the same names in every run.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ HEADS = (
 
 
 def render_node_table(gathered: Gathered) -> str:
-    """Return the table as CSV with a line of headings."""
+    """Return the table as CSV with a heading line."""
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\n")
     writer.writerow(node_heads(gathered))
@@ -64,16 +64,16 @@ def render_node_table(gathered: Gathered) -> str:
 
 
 def node_heads(gathered: Gathered) -> list[str]:
-    """Return the columns' names: those of every run, of the cost where there is a price, and of the probes.
+    """Return the column names: those of every run, of the cost if there is a price, and of the probes.
 
-    Of each probe there is the median and, of several GPUs, the worst.
+    Each probe has its median and, with several GPUs, the worst value.
     """
     cost = [f"cost_{name}" for name in _COST] if _priced(gathered) else []
     return [*HEADS, *cost, *(name for one, several in _probes(gathered) for name in _columns(one, several))]
 
 
 def node_rows(gathered: Gathered) -> Iterator[list[object]]:
-    """Yield the values of every node in the order of `node_heads`; None is undefined."""
+    """Yield the values of every node in the order of `node_heads`; None means undefined."""
     nodes = {node.node: node for node in gathered.nodes}
     repeats, probes = gathered.result.repeats, _probes(gathered)
     priced = _COST if _priced(gathered) else ()
@@ -88,7 +88,7 @@ def _priced(gathered: Gathered) -> bool:
 
 
 def _probes(gathered: Gathered) -> list[tuple[NodeFigure, bool]]:
-    """Return each figure that a node has, and whether it is measured at several places: on GPUs, or between them."""
+    """Return each figure of the nodes, and whether it is measured in several places: on GPUs, or between them."""
     return [
         (one, one.places[0].gpu is not None) for one in in_order(figures(row.probes) for row in gathered.result.nodes)
     ]
@@ -102,7 +102,7 @@ def _columns(one: NodeFigure, several: bool) -> list[str]:
 def _probe_values(row: NodeRow, probes: Sequence[tuple[NodeFigure, bool]]) -> Iterator[float | None]:
     found = figures(row.probes)
     for one, several in probes:
-        # By another unit it would be another column.
+        # With another unit it would be another column.
         has = found.get(one.name)
         has = has if has and has.unit == one.unit else None
         yield has.median if has else None
@@ -136,7 +136,7 @@ def _values(run_id: str, row: NodeRow, node: LoadedNode, repeats: tuple[int | No
 
 
 def cell(value: object) -> object:
-    """Return what a spreadsheet takes for a value: text of a node must not become a formula there."""
+    """Return a value for a spreadsheet: text from a node must not become a formula there."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):

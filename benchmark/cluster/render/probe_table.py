@@ -1,4 +1,4 @@
-"""What the probes gave on each node of a group: a row for each node, a column for each figure, in several blocks."""
+"""The table of a group's probes: a row for each node, a column for each figure, in several blocks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from benchmark.records import NodeRow
 from benchmark.text.columns import clean
 from benchmark.text.figures import figure, probe_value, worst_words
 
-# Columns of a block, and how wide a column is with the space before it: a block and a verdict fit a terminal.
+# Columns of a block, and a column's width including the space before it: a block and a verdict fit a terminal.
 COLUMNS, WIDTH = 5, 10
-# A value of which one GPU, or pair, is clearly worse.
+# Marks a value of which one GPU, or pair, is clearly worse.
 MARK = "!"
 MOST_NOTES = 20
 MEDIAN = "median"
@@ -23,7 +23,7 @@ MEDIAN = "median"
 class Block:
     """Some figures of all nodes. `heads`: each column's words, in lines of equal number.
 
-    `rows`: node, cells, and its verdict; the last of several is the nodes' median, which has none.
+    `rows`: node, cells and verdict; the last of several is the nodes' median, without a verdict.
     """
 
     names: tuple[str, ...]
@@ -33,14 +33,14 @@ class Block:
 
 @dataclass(frozen=True)
 class ProbeTable:
-    """The blocks, and what the marked values are, a sentence each."""
+    """The blocks, and a sentence for each marked value."""
 
     blocks: tuple[Block, ...]
     notes: tuple[str, ...]
 
 
 def probe_table(rows: Sequence[NodeRow]) -> ProbeTable | None:
-    """Return the table of the nodes that were probed; None where none was."""
+    """Return the table of the probed nodes; None if there are none."""
     found = {row.node: figures(row.probes) for row in rows if row.probes}
     shown = in_order(found.values())
     if not shown:
@@ -48,12 +48,12 @@ def probe_table(rows: Sequence[NodeRow]) -> ProbeTable | None:
     verdicts = {row.node: "valid" if row.verdict and row.verdict.valid else "INVALID" for row in rows}
     blocks = [_block(shown[start : start + COLUMNS], found, verdicts) for start in range(0, len(shown), COLUMNS)]
     notes = list(_notes(found))
-    more = [f"and {len(notes) - MOST_NOTES} more: the nodes' own texts have all"] if len(notes) > MOST_NOTES else []
+    more = [f"and {len(notes) - MOST_NOTES} more: the nodes' own texts list all"] if len(notes) > MOST_NOTES else []
     return ProbeTable(tuple(blocks), (*notes[:MOST_NOTES], *more))
 
 
 def median_of(name: str, nodes: Sequence[dict[str, NodeFigure]]) -> float | None:
-    """Return the median of a figure over nodes, each with its own median; None where none has it."""
+    """Return the median over the nodes' medians of a figure; None if no node has it."""
     values = [each[name].median for each in nodes if name in each]
     return statistics.median(values) if values else None
 
@@ -84,7 +84,7 @@ def _block(
 
 
 def _head(one: NodeFigure) -> list[str]:
-    """Return a figure's name in lines that are narrower than a column, and its unit below."""
+    """Return a figure's name in lines that fit a column, with its unit below."""
     lines = [""]
     for word in clean(one.words).split():
         joined = f"{lines[-1]} {word}".strip()

@@ -1,4 +1,4 @@
-"""Where a CI system finds a run: the options `--junit` and `--markdown`, and the files that they name."""
+"""Files of a run for CI systems: the options `--junit` and `--markdown`."""
 
 from __future__ import annotations
 
@@ -19,22 +19,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare(arguments: argparse.Namespace) -> None:
-    """Make the files' directories. Raises InputError where one cannot be: better before a run than after it."""
+    """Create the files' directories, before the run. Raises InputError if one cannot be created."""
     for path in _wanted(arguments):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"{path.parent}: cannot be made: {error.strerror}.") from error
+            raise InputError(f"{path.parent}: cannot be created: {error.strerror}.") from error
 
 
 def write(arguments: argparse.Namespace, outcome: Outcome) -> None:
-    """Write what was asked for. Raises InputError where a file cannot be written."""
+    """Write the requested files. Raises InputError if one cannot be written."""
     for path, render in ((arguments.junit, render_junit), (arguments.markdown, render_job_summary)):
         if path is None:
             continue
         try:
             if path.exists() and not path.is_file():
-                path.write_text(render(outcome), encoding="utf-8")  # a pipe or a terminal is not to be replaced
+                path.write_text(
+                    render(outcome), encoding="utf-8"
+                )  # not renamed into place: it may be a pipe or a terminal
             else:
                 write_atomic(path, render(outcome))
         except OSError as error:

@@ -10,39 +10,39 @@ from benchmark.repeats import UNSTABLE_CV
 from benchmark.text.figures import figure
 from benchmark.verdict import label, unit, value_of
 
-# Stands behind a figure in a table.
+# Follows an unstable figure in a table.
 MARK = "~"
-# Of each node, the coefficient of variation of these is shown; the JSON has all.
+# Metrics whose coefficient of variation is shown for each node; the JSON has all.
 SHOWN = ("qps", "latency_ms.p50", "latency_ms.p99", "ttft_ms.p99")
 
 
 def cell(row: NodeRow, metric: str) -> str:
-    """Return a node's figure, marked where it is not stable."""
+    """Return a node's figure, marked if it is not stable."""
     value = value_of(row.metrics, metric) if row.metrics else None
     return figure(value) + (MARK if _unstable(row.spread, metric) else "")
 
 
 def beside(group: Group, metric: str) -> str:
-    """Return what stands behind a group's figure: nothing where it is stable, or where there is one repeat."""
+    """Return the note after a group's figure; empty if it is stable or there is one repeat."""
     one = _unstable(group.spread, metric)
     return f" (NOT STABLE: {figure(one.lowest)} to {figure(one.highest)} over the repeats)" if one else ""
 
 
 def note(rows: Sequence[NodeRow]) -> str:
-    """Return what the mark means; nothing where no figure has it."""
+    """Return what the mark means; empty if no figure has it."""
     if all(one.stable for row in rows for one in row.spread):
         return ""
     return f"not stable: the repeats differ by more than {UNSTABLE_CV:.0%} (coefficient of variation)"
 
 
 def headline(result: ClusterResult) -> str:
-    """Return which repeat all figures are of, and what each came to, a line each; nothing where there is one."""
+    """Return which repeat all figures are of, and the result of each, in lines; empty if there is one repeat."""
     found = result.repeats
     if found is None:
         return ""
     by = label(found.metric)
     lines = [
-        f"{len(found.rows)} with the model loaded once; every figure is of repeat {found.chosen}, the median by {by}"
+        f"{len(found.rows)} with the model loaded once; all figures are of repeat {found.chosen}, the median by {by}"
     ]
     for row in found.rows:
         together = f", together for {row.overlap.together_s:.1f} s" if row.overlap and result.counted > 1 else ""
@@ -56,12 +56,12 @@ def headline(result: ClusterResult) -> str:
 
 
 def table(result: ClusterResult) -> dict[str, Any]:
-    """Return the spread of each node, and of each group of several: of the metric that decides, and CVs of others."""
+    """Return the spread of the deciding metric and the CVs of others, for each node and each group of several."""
     if result.repeats is None:
         return {}
     rows = []
     for number, group in enumerate(result.groups, start=1):
-        # Of a part of a system there is none.
+        # A part of a system has no spread of its own.
         members = [row for row in result.nodes if row.node in group.nodes and (row.spread or row.served is None)]
         rows += [_row(row.node, row.spread, result.repeats.metric) for row in members]
         if len(group.nodes) > 1 or result.system:

@@ -48,17 +48,17 @@ SHARED = (
 )
 # The percentiles that the table shows.
 PERCENTILES = ("p50", "p90", "p99")
-# Different profiles or models that the header names; more are counted.
+# Most profiles or models that the header names; the rest are only counted.
 MAX_NAMED = 3
-# Different values of a fact that are shown, and characters of each.
+# Most values of a fact that are shown, and characters of each.
 MAX_VALUES, MAX_VALUE = 5, 100
 
 
 @dataclass(frozen=True)
 class Section:
-    """One group as the template shows it. `heads` are the percentiles' headings: starred where samples are too few.
+    """One group as the template shows it. `heads`: the percentiles' headings, starred where samples are too few.
 
-    `queries`: whether queries were measured; else the table of the probes stands in the place of theirs.
+    `queries`: whether queries were measured; if not, the table of the probes replaces theirs.
     """
 
     title: str
@@ -78,14 +78,14 @@ def render_cluster(result: ClusterResult, run: RunRecord) -> str:
 
 
 def view(result: ClusterResult, run: RunRecord) -> dict[str, Any]:
-    """Return what the templates of the cluster's result show, under the names that they use."""
+    """Return the variables of the templates that show the cluster's result."""
     drift = _drift(result)
     return {
         "result": result,
         "run": run,
         "profiles": _distinct(describe_profile(asked.profile) for asked in run.nodes.values()),
         "models": _distinct(row.model for row in result.nodes),
-        "shared_machine": SHARED.format("what they did together" if result.system else "their sum")
+        "shared_machine": SHARED.format("their combined result" if result.system else "their sum")
         if any(asked.settings.benchmark_shared_machine for asked in run.nodes.values())
         else "",
         "code": _distinct(code_words(attempt.code) for attempt in run.attempts if attempt.code),
@@ -122,7 +122,7 @@ def _counts(result: ClusterResult) -> str:
 
 
 def _closing(result: ClusterResult) -> tuple[str, str]:
-    """Return the verdict in a word, and why; why a run is partial stands at the top, unless there is nothing else."""
+    """Return the verdict in a word, and why; why a run is partial is at the top, so here only if nothing else is."""
     if result.verdict.valid:
         return "VALID", _enough(result)
     reasons = " ".join(reason for reason in result.verdict.reasons if reason != result.partial)
@@ -132,22 +132,22 @@ def _closing(result: ClusterResult) -> tuple[str, str]:
 
 
 def _system(result: ClusterResult) -> str:
-    """Return what was measured where all nodes are one system, a line each; nothing where each is one by itself."""
+    """Return what was measured where all nodes are one system, in lines; nothing where each node is a system."""
     found = result.system
     if found is None:
         return ""
-    asked = f"one schedule from {found.driver} over {_count(found.servers, 'node')}: a system's figure, and no sum"
+    asked = f"one schedule from {found.driver} over {_count(found.servers, 'node')}: figures of one system, not a sum"
     if not found.servers and result.in_progress:
         asked = "in progress"
     elif not found.servers and found.status and not nothing_measured(found):
-        asked = f"no figure: the driver ({found.driver}) did not measure to its end"
+        asked = f"no figure: the driver ({found.driver}) did not finish measuring"
     elif not found.servers:
-        asked = f"nothing was measured; the driver was to be {found.driver}"
+        asked = f"nothing was measured; the driver would have been {found.driver}"
     return "\n".join([asked, *found.notes])
 
 
 def verdict_of(row: NodeRow) -> str:
-    """Return the last cell of a node's row: its verdict; of one that served, its part of a system's queries before."""
+    """Return the last cell of a node's row: its verdict; for a node of a system, its share of the queries first."""
     valid = row.verdict is not None and row.verdict.valid
     if row.served is None:
         return "valid" if valid else "INVALID"
@@ -191,14 +191,14 @@ def _section(group: Group, result: ClusterResult) -> Section:
 
 
 def _copies(members: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
-    """Yield which nodes serve one copy of the model together; nothing where each has its own."""
+    """Yield which nodes serve one copy of the model together; nothing where each has its own copy."""
     lines = [f"{row.node}: {members_words(row.members)}, one copy of the model" for row in members if row.members]
     if lines:
         yield "Groups", "\n".join(lines)
 
 
 def _load(group: Group, load: Load) -> Iterable[tuple[str, str]]:
-    """Yield how many users there were at once, and how fast each was served; nothing for one at a time."""
+    """Yield how many users there were at once, and the speed for each; nothing for one at a time."""
     if load.concurrency is not None and load.concurrency > 1:
         reads = group.tpot_ms and group.tpot_ms.p50 > 0 and f"; {figure(1000 / group.tpot_ms.p50)} tokens/s for each"
         yield "Load", load_words(load, "cuda" if group.gpus else "cpu") + (reads or "")
@@ -238,13 +238,13 @@ def _totals(group: Group, members: Sequence[NodeRow], system: SystemResult | Non
 
 
 def _cost(group: Group, members: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
-    """Yield what a million tokens cost; nothing where no node has a price."""
+    """Yield the cost of a million tokens; nothing where no node has a price."""
     if words := cost_words(group, members):
         yield "Cost", words
 
 
 def _goodput(group: Group, members: Sequence[NodeRow], sweep: Curves | None) -> Iterable[tuple[str, str]]:
-    """Yield what was answered within the limits, and for how many users at once; nothing without limits."""
+    """Yield the share answered within the limits, and the users served at once; nothing without limits."""
     if group.goodput is not None:
         yield "Goodput", goodput_words(group.goodput)
         if words := serves(group, members, sweep):
@@ -252,11 +252,11 @@ def _goodput(group: Group, members: Sequence[NodeRow], sweep: Curves | None) -> 
     elif any(row.goodput for row in members):
         lacking = some([row.node for row in members if row.goodput is None])
         why = f"undefined for {lacking}" if lacking else "the nodes have different limits"
-        yield "Goodput", f"not of all together: {why}"
+        yield "Goodput", f"not for the whole group: {why}"
 
 
 def _engine(members: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
-    """Yield which nodes another engine than the profile's answered on, and why; nothing where none did."""
+    """Yield which nodes ran another engine than the profile's, and why; nothing where none did."""
     nodes: dict[str, list[str]] = {}
     for row in members:
         if row.fallback:
@@ -266,7 +266,7 @@ def _engine(members: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
 
 
 def _limits(rows: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
-    """Yield how near the nodes come to what their own GPUs allow, and these to their datasheet, where it is known."""
+    """Yield how near nodes come to the limits of their GPUs, and these to their datasheet, where known."""
     if words := roofline_words(rows):
         yield "Roofline", words
     if words := datasheet_words(row.probes for row in rows if row.probes):
@@ -274,7 +274,7 @@ def _limits(rows: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
 
 
 def _answers(rows: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
-    """Yield what is to be known of the answers of nodes, where an invalid node's reason does not say it already."""
+    """Yield notes on the answers of valid nodes; an invalid node's reason has its own."""
     nodes: dict[str, list[str]] = {}
     for row in rows:
         if row.metrics and row.verdict and row.verdict.valid:
@@ -285,7 +285,7 @@ def _answers(rows: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
 
 
 def _probing(members: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
-    """Yield how long the probes took, and what they could not measure where no node is invalid for it."""
+    """Yield how long the probes took, and what they could not measure on valid nodes."""
     if words := seconds_words(members):
         yield "Probes", words
     nodes: dict[str, list[str]] = {}
@@ -300,7 +300,7 @@ def _probing(members: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
 
 
 def _prefix_cache(members: Sequence[NodeRow]) -> Iterable[tuple[str, str]]:
-    """Yield how many prompt tokens came from servers' caches, a line for each that differs; nothing without servers."""
+    """Yield how many prompt tokens came from servers' caches, a line for each distinct text; none without servers."""
     nodes: dict[str, list[str]] = {}
     for row in members:
         if words := describe_prefix_cache(row.prefix_cache):
@@ -324,7 +324,7 @@ def _together(result: ClusterResult) -> str:
 
 
 def _attempt(one: MeasuredAttempt) -> str:
-    """Return when an attempt was made and whom it measured, and how nearly together where it was several nodes."""
+    """Return when an attempt was made, which nodes it measured, and how far several overlapped."""
     head = f"attempt {one.number}, {moment(one.at)}: {some(one.nodes)}"
     return f"{head}; {_overlap(one.overlap, 'these')}" if one.overlap and len(one.nodes) > 1 else head
 
@@ -347,13 +347,13 @@ def _ms(value: float) -> str:
 def _enough(result: ClusterResult) -> str:
     apart = f" They were measured in {len(result.attempts)} attempts, never all at once." if result.attempts else ""
     if result.counted == result.asked:
-        return f"every node that was asked is counted and valid.{apart}"
+        return f"every node of the run is counted and valid.{apart}"
     counted = f"{result.counted} of {_count(result.asked, 'node')} are counted and valid"
-    return f"{counted}, which is enough for benchmark_min_nodes; the others are named above.{apart}"
+    return f"{counted}, which is enough for benchmark_min_nodes; the others are listed above.{apart}"
 
 
 def _agreed(result: ClusterResult) -> str:
-    """Return, a line for each set of like nodes, how many of them give the same greedy tokens."""
+    """Return how many of each set of like nodes give the same greedy tokens, a line for each set."""
     lines = []
     for agreement in result.agreements:
         nodes, differ = len(agreement.nodes), len(agreement.disagreements)
@@ -378,7 +378,7 @@ def finding_words(finding: Finding) -> str:
 
 
 def _drift(result: ClusterResult) -> dict[str, list[tuple[str, list[tuple[str, str]]]]]:
-    """Return for each hardware the facts in which its nodes differ, and who has which value."""
+    """Return the facts in which nodes with the same hardware differ, by hardware, and which nodes have which value."""
     shown: dict[str, list[tuple[str, list[tuple[str, str]]]]] = {}
     for one in result.drift:
         values = [(brief(value, MAX_VALUE), some(nodes)) for value, nodes in list(one.values.items())[:MAX_VALUES]]
@@ -389,7 +389,7 @@ def _drift(result: ClusterResult) -> dict[str, list[tuple[str, list[tuple[str, s
 
 
 def _distinct(texts: Iterable[str]) -> str:
-    """Return the different texts, one a line."""
+    """Return the distinct texts, one per line."""
     different = sorted(set(texts))
     more = [f"and {len(different) - MAX_NAMED} more"] if len(different) > MAX_NAMED else []
     return "\n".join([*different[:MAX_NAMED], *more])

@@ -1,4 +1,4 @@
-"""Numbers as the report sets them: with the digits that a reader can use, and room for those of a large cluster."""
+"""Numbers as the report shows them: with the digits that a reader can use, up to those of a large cluster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def amount(value: float | None) -> str:
     """Return a number with at least three significant digits and separators between thousands; '-' where undefined."""
     if value is None:
         return "-"
-    value += 0.0  # of -0.0 the sign says nothing
+    value += 0.0  # drops the sign of -0.0
     size = abs(value)
     if 0 < size < 0.01 or size >= 1e15:
         text = f"{value:.2g}"
@@ -21,13 +21,13 @@ def amount(value: float | None) -> str:
 
 
 def tick(value: float) -> str:
-    """Return a round number as an axis shows it: exact, without zeros that say nothing."""
+    """Return a round number as an axis shows it: exact, without trailing zeros."""
     text = f"{value + 0.0:,.10g}"
     return text.replace("-", MINUS) if value < 0 else text
 
 
 def share(value: float | None) -> str:
-    """Return a change or a difference in percent, with its sign."""
+    """Return a change or difference in percent, with its sign."""
     if value is None:
         return "-"
     text = f"{value:+.1%}" if abs(value) < 0.0995 else f"{value:+,.0%}"
@@ -35,7 +35,7 @@ def share(value: float | None) -> str:
 
 
 def median(values: Iterable[float]) -> float | None:
-    """Return the middle value, or the mean of the two in the middle; None of nothing."""
+    """Return the middle value, or the mean of the two in the middle; None if there are no values."""
     ordered = sorted(values)
     if not ordered:
         return None

@@ -1,4 +1,4 @@
-"""The curves of a sweep: each node's tokens/s per GPU against tokens/s per user, and what all came to as tables."""
+"""The curves of a sweep: each node's tokens/s per GPU against tokens/s per user, and tables of all steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WIDE, NARROW = 860, 340
 
 @dataclass(frozen=True)
 class Curved:
-    """A group's curves as a chart, the points of all its nodes together, and in sentences what they come to."""
+    """A group's curves as a chart, the points of all its nodes together, and the results in sentences."""
 
     like: NodeGroup
     chart: Chart
@@ -28,7 +28,7 @@ class Curved:
 
 
 def curved(like: NodeGroup, sweep: Curves | None) -> Curved | None:
-    """Return what the page shows of a group's curves; None where there is none."""
+    """Return what the page shows of a group's curves; None if it has none."""
     if sweep is None:
         return None
     of_group = [one for one in sweep.curves if one.group == like.number - 1]
@@ -41,7 +41,7 @@ def curved(like: NodeGroup, sweep: Curves | None) -> Curved | None:
     what = f"queries in flight on each {sweep.per}" if sweep.by == "concurrency" else "the share of a burst's rate"
     chart = Chart(
         title=title,
-        note=f"A point for each step, with {what} beside it; up and to the right is better",
+        note=f"One point per step, labelled with {what}; up and to the right is better",
         wide=_draw(f"curves-{like.number}-wide", WIDE, like, sweep, nodes, words),
         narrow=_draw(f"curves-{like.number}-narrow", NARROW, like, sweep, nodes, words),
         tables=[_by_node(sweep, nodes, name, words.format(per=sweep.per)) for name, words in _FIGURES],
@@ -53,7 +53,7 @@ def curved(like: NodeGroup, sweep: Curves | None) -> Curved | None:
 
 @dataclass(frozen=True)
 class Uncounted:
-    """The steps that a node completed which does not count, as a table and in sentences."""
+    """The steps that an uncounted node completed, as a table and in sentences."""
 
     node: str
     table: Table
@@ -62,7 +62,7 @@ class Uncounted:
 
 
 def uncounted(sweep: Curves | None) -> list[Uncounted]:
-    """Return what the page shows of nodes that measured steps and do not count; of many the first."""
+    """Return what the page shows of uncounted nodes that measured steps; of many, the first few."""
     if sweep is None:
         return []
     curves = [one for one in sweep.curves if one.group is None]
@@ -95,7 +95,7 @@ def _draw(name: str, width: int, like: NodeGroup, sweep: Curves, nodes: Sequence
         axes.set_xlim(*_span([x for x, _ in every]))
         axes.set_ylim(*_span([y for _, y in every]))
         labels = Labels(axes, every)
-        # Those that stand out lie on top of the others.
+        # Marked lines are drawn on top of the others.
         for curve in sorted(nodes, key=lambda one: one.of in like.marked):
             look, points = like.marked.get(curve.of), _drawn(curve)
             colour = COLOURS["crowd"] if look is None else SERIES[look.colour]
@@ -126,7 +126,7 @@ def _draw(name: str, width: int, like: NodeGroup, sweep: Curves, nodes: Sequence
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
-    """Return what an axis spans: from 0 where the values come near that, else from just below them."""
+    """Return an axis's range: from 0 where the values come near it, else from just below them."""
     low, high = min(values), max(values)
     room = 0.08 * (high - low) if high - low > 0.01 * high else 0.02 * high
     return (0.0 if low < high / 3 else low - room), high + room

@@ -13,16 +13,16 @@ from benchmark.metrics import PERCENTILES
 from benchmark.records import Distribution
 
 WIDTH, HEIGHT = 330, 236
-# Of a curve, and of all curves of a chart together: a page of 200 nodes stays small.
+# Most points of a curve, and of all curves of a chart together: keeps a page of 200 nodes small.
 MOST_POINTS, LEAST_POINTS, ALL_POINTS = 200, 40, 9000
-# Beyond it the times are drawn on a logarithmic axis.
+# Above this ratio the axis of times is logarithmic.
 WIDE_RANGE = 20
 _COLUMNS = ("min", "p50", "p90", "p95", "p99", "max")
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One distribution of a node's metrics, and the times that it was made of."""
+    """One distribution of a node's metrics, and the times behind it."""
 
     metric: str
     title: str
@@ -33,7 +33,7 @@ class Measure:
         return node.times.ascending.get(self.metric, ())
 
     def spread(self, node: LoadedNode) -> Distribution | None:
-        """Return what they amount to."""
+        """Return the distribution of the node's times."""
         spread: Distribution | None = getattr(node.metrics, self.metric, None)
         return spread
 
@@ -46,10 +46,10 @@ MEASURES = (
 
 
 def ecdf(ordered: Sequence[float], most: int) -> list[tuple[float, float]]:
-    """Return (value, share of the values that do not exceed it) of values in ascending order: of all, or of `most`.
+    """Return (value, share of the values that do not exceed it) for ascending values: all of them, or `most`.
 
-    Of many, one half covers the lower nine tenths and the other half the rest, where limits lie; the smallest, the
-    largest and the percentiles of the tables are always there.
+    Of many, one half covers the lower nine tenths and the other half the rest, where limits are; the smallest, the
+    largest and the percentiles of the tables are always included.
     """
     count = len(ordered)
     places = range(count)
@@ -63,7 +63,7 @@ def ecdf(ordered: Sequence[float], most: int) -> list[tuple[float, float]]:
 
 
 def distributions(like: NodeGroup) -> list[Chart]:
-    """Return a chart for each time that a node of the group has."""
+    """Return a chart for each kind of time that a node of the group has."""
     return [_chart(like, measure) for measure in MEASURES if any(measure.times(node) for node in like.nodes)]
 
 
@@ -121,7 +121,7 @@ def _limit(canvas: Canvas, percentile: str, limit: float, metric: str) -> None:
     low, high = axes.get_xlim()
     text = f"{percentile.upper()} limit {amount(limit)} ms"
     if limit > high:
-        # Drawn where it is, it would leave no room for the curves.
+        # Drawn to scale, it would leave no room for the curves.
         axes.text(
             0.99,
             0.05,

@@ -1,4 +1,4 @@
-"""Nodes below each other, each with its values as dots on one axis; many beside each other, without their names."""
+"""Dot charts: one row per node, its values as dots on one axis; many nodes are columns without names."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from benchmark.cluster.report.drawing import COLOURS, SERIES, Canvas, Margins, b
 from benchmark.cluster.report.parts import NodeGroup
 from benchmark.text.columns import columns
 
-# With more there is no room for each one's name.
+# With more nodes there is no room for each name.
 MOST_NAMED = 40
-# What stands out is named, so many at most.
+# Most outliers that are named.
 MOST_OUT = 6
 WIDE, NARROW = 860, 340
 
 
 @dataclass(frozen=True)
 class Dot:
-    """One value of a node; `name` is the drawn element's. What is not filled is a value to compare with."""
+    """One value of a node; `name`: of the drawn element. A dot that is not filled is a value to compare with."""
 
     name: tuple[object, ...]
     value: float
@@ -31,7 +31,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Strip:
-    """A node's dots, joined where they are several, and a word at the row's end; `alarm`: in the limits' colour."""
+    """A node's dots, joined if there are several, and a word at the row's end; `alarm`: in the limits' colour."""
 
     node: str
     dots: Sequence[Dot]
@@ -41,32 +41,32 @@ class Strip:
 
 @dataclass(frozen=True)
 class Axis:
-    """What the values are, in words; `line`: where a line crosses all rows. `middle`: about where the values lie."""
+    """The values' name; `line`: where a line crosses all rows; `middle`: roughly the centre of the values."""
 
     label: str
     middle: float
     line: bool = False
 
     def furthest(self, dots: Sequence[Dot]) -> float:
-        """Return the value that stands out most: where there is room for a name."""
+        """Return the most extreme value, beside which there is room for a name."""
         return max((dot.value for dot in dots), key=lambda value: abs(value - self.middle))
 
     def span(self, values: Sequence[float]) -> tuple[float, float]:
-        """Return ends between which two percent look like two percent."""
+        """Return the axis's ends, wide enough that a difference of two percent does not look large."""
         low, high = min(*values, 0.9 * self.middle), max(*values, 1.1 * self.middle)
         room = 0.04 * (high - low) or 1.0
         return low - room, high + room
 
 
 def at_right(strips: Sequence[Strip], what: str) -> str:
-    """Return what a chart's note says of the words at the ends of rows; nothing where there are too many for any."""
-    return f"; at the right {what}" if len(strips) <= MOST_NAMED else ""
+    """Return the part of a chart's note about the words at the rows' ends; empty where rows are too many for words."""
+    return f"; on the right: {what}" if len(strips) <= MOST_NAMED else ""
 
 
 def dot_charts(
     name: str, like: NodeGroup, strips: Sequence[Strip], axis: Axis, words: str, narrow: bool = True
 ) -> tuple[Markup, Markup | None]:
-    """Return the chart for a desk and, where it is wanted, for a phone; `words` is what a screen reader says of it."""
+    """Return the chart for a wide and, if wanted, for a narrow screen; `words`: its description for screen readers."""
     draw = _named if len(strips) <= MOST_NAMED else _many
     return (
         draw(f"{name}-{like.number}-wide", WIDE, like, strips, axis, words),

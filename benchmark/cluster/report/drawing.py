@@ -1,7 +1,7 @@
-"""From matplotlib's figures to SVG that lives in the page: its fonts, its colours by day and by night, no script.
+"""Matplotlib figures as SVG in the page: the page's fonts, its light and dark colours, no script.
 
-A figure is drawn in pixels, in stand-in colours; each becomes a CSS variable. Text stays text. The outer element tells
-where each axis lies and what it spans (`data-axes`), so that a drawn point can be turned back into its value.
+A figure is drawn in pixels, in placeholder colours; each becomes a CSS variable. Text stays text. The outer element
+gives each axis's position and range (`data-axes`), so that a drawn point can be turned back into its value.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from matplotlib.lines import Line2D
 
 from benchmark.text.columns import clean, columns
 
-# Stand-ins for the page's colours: report.css says what they are by day and by night.
+# Placeholders for the page's colours: report.css has the light and the dark ones.
 COLOURS = {
     "ink": "#0000f0",
     "soft": "#0000f1",
@@ -38,10 +38,10 @@ COLOURS = {
     "n4": "#0000e4",
     "n5": "#0000e5",
 }
-# Behind a text that curves may cross.
+# The background of a text that curves may cross.
 BEHIND: dict[str, Any] = {"facecolor": COLOURS["paper"], "edgecolor": "none", "pad": 1.5}
 SERIES = tuple(COLOURS[name] for name in COLOURS if name.startswith("n"))
-# Beside the colour, for those who see none: by a node's place among those that have one.
+# Dash patterns beside the colours, for colour-blind readers: by a node's place among those with a colour.
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (7, 2, 1.5, 2)), (0, (3, 3)), (0, (9, 3)))
 _NAMES = {value: name for name, value in COLOURS.items()}
 _STYLE: dict[Any, Any] = {
@@ -50,7 +50,7 @@ _STYLE: dict[Any, Any] = {
     "path.simplify": False,
     "font.size": 11,
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: what is measured does not depend on the machine
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: text has the same size on every machine
     "axes.edgecolor": COLOURS["line"],
     "axes.labelcolor": COLOURS["soft"],
     "axes.linewidth": 1,
@@ -71,9 +71,9 @@ _STYLE: dict[Any, Any] = {
     "text.color": COLOURS["ink"],
     "lines.solid_capstyle": "round",
 }
-# Beside the axes, in pixels, that a label may take.
+# Room for a label beside the axes, in pixels.
 ROOM = 26.0
-# Names longer than this are cut in charts; the tables have them whole.
+# Longer names are cut in charts; the tables have them in full.
 MAX_LABEL = 18
 
 
@@ -90,7 +90,7 @@ class Margins:
 
 
 def brief(name: str) -> str:
-    """Return a name as a chart has room for it."""
+    """Return a name, shortened to the room that a chart has."""
     text = clean(name)
     return text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
@@ -98,7 +98,7 @@ def brief(name: str) -> str:
 class Canvas:
     """One figure of `width` x `height` pixels with axes above each other that share the horizontal one.
 
-    Used as a context: what is drawn within takes the page's style. What is given the `gid` of `series(...)` carries
+    Used as a context manager: drawing inside it uses the page's style. An element with the `gid` of `series(...)` has
     that name in the page.
     """
 
@@ -131,10 +131,10 @@ class Canvas:
         self._style.__exit__(None, None, None)
 
     def svg(self, label: str) -> Markup:
-        """Return the figure as an element of the page; `label` is what a screen reader says of it."""
+        """Return the figure as an element of the page; `label`: its description for screen readers."""
         for axis in (axis for each in self.axes for axis in (each.xaxis, each.yaxis)):
             if not axis.label.get_text():
-                axis.set_label_coords(0, 0)  # else matplotlib measures every tick's text, to place nothing
+                axis.set_label_coords(0, 0)  # else matplotlib measures every tick's text for nothing
         target = io.StringIO()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a letter that the measuring font lacks: the reader's own font has it
@@ -163,9 +163,9 @@ class Canvas:
 
 
 class Labels:
-    """Texts beside points of axes whose limits are set; one that would lie on another, or outside, is left out.
+    """Texts beside points of axes with set limits; one that would cover another, or leave the axes, is left out.
 
-    None lies on one of `points`.
+    None covers one of `points`.
     """
 
     def __init__(self, axes: Axes, points: Sequence[Sequence[float]]) -> None:
@@ -174,7 +174,7 @@ class Labels:
         self._taken: list[tuple[float, ...]] = [(x - 2, y - 2, x + 2, y + 2) for x, y in pixels]
 
     def put(self, text: str, at: Sequence[float], colour: str = COLOURS["ink"]) -> None:
-        """Write `text` beside the point `at`: where there is room for it, below and to the left first."""
+        """Write `text` beside the point `at` where there is room, trying below and to the left first."""
         x, y = self._axes.transData.transform(tuple(at))
         width, height = 7.0 * columns(text), 13.0
         frame = self._axes.get_window_extent()
@@ -195,15 +195,15 @@ def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 
 def draw_line(axes: Axes, x: Sequence[float], y: Sequence[float], **look: Any) -> None:
-    """Draw a line as `axes.plot` does, but for the limits of the axes, which the caller sets.
+    """Draw a line as `axes.plot` does, but leave the limits of the axes to the caller.
 
-    There may be hundreds of lines; finding limits for each takes as long as drawing it.
+    There may be hundreds of lines; updating the limits for each takes as long as drawing it.
     """
     axes.add_artist(Line2D(x, y, **look))
 
 
 def series(*names: object) -> str:
-    """Return the `gid` that makes a drawn element carry a name: `data-series`, its parts separated by colons."""
+    """Return the `gid` that gives a drawn element its name (`data-series`), the parts separated by colons."""
     return _SERIES + ":".join(clean(name) for name in names)
 
 
@@ -218,11 +218,11 @@ _NUMBER = re.compile(r"-?[0-9]+\.[0-9]+")
 _REWRITE: tuple[tuple[re.Pattern[str], Any], ...] = (
     (re.compile(r"<(metadata|style)\b.*?</\1>|<!--.*?-->", re.DOTALL), ""),
     (re.compile(r"#0000[ef][0-9a-f]"), lambda found: f"var(--{_NAMES[found[0]]})"),
-    # The page's own font, at the size that was meant.
+    # The page's own font, at the intended size.
     (re.compile(r"font: ([0-9.]+)px [^;\"]*"), r"font-size: \1px"),
     (re.compile(r"font-family: [^;\"]*;? ?"), ""),
     (re.compile(r' transform="rotate\(-0 [^"]*"'), ""),
-    # Names that are mine; other charts of the page have the same ids of matplotlib's own.
+    # Own names; matplotlib's ids are the same in every chart of the page.
     (re.compile(rf' id="{re.escape(_SERIES)}([^"]*)"'), r' data-series="\1"'),
     (re.compile(r' id="(figure|axes|matplotlib\.axis|[xy]tick|line2d|text|patch|[A-Za-z]*Collection)_[0-9]+"'), ""),
     (re.compile(r"<defs>\s*</defs>"), ""),

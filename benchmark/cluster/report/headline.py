@@ -1,4 +1,4 @@
-"""The answer at the top of the page: valid or not, and the one thing to look at first."""
+"""The top of the page: valid or not, and the one thing to look at first."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_REASON = 400
 
 @dataclass(frozen=True)
 class Advice:
-    """What to look at, why, and how urgent it is: `bad`, `unsure` or `fine`. `target` is where the page has more."""
+    """What to look at, why, and how urgent it is: `bad`, `unsure` or `fine`. `target`: the page's section about it."""
 
     weight: str
     title: str
@@ -31,31 +31,31 @@ class Advice:
 
 
 def advice(result: ClusterResult) -> list[Advice]:
-    """Return what to look at, first things first: what makes the verdict, what is slow, what makes numbers unsure."""
+    """Return what to look at, most important first: what decides the verdict, what is slow, what is uncertain."""
     found = list(_advice(result))
     return found or [_fine(result)]
 
 
 def _advice(result: ClusterResult) -> Iterator[Advice]:
     if result.partial:
-        weight, title = (BAD, "The run was ended before its time")
+        weight, title = (BAD, "The run was ended early")
         if result.in_progress:
             weight, title = UNSURE, "The run is in progress"
         yield Advice(weight, title, result.partial, "nodes")
     missing = [row for row in result.nodes if not (row.counted or row.in_progress)]
     if missing:
         first = missing[0]
-        more = f" Not counted either: {some([row.node for row in missing[1:]])}." if len(missing) > 1 else ""
+        more = f" Also not counted: {some([row.node for row in missing[1:]])}." if len(missing) > 1 else ""
         yield Advice(BAD, f"{first.node} is not counted", f"{_sentences(first.reason)}{more}", "not-counted")
     for agreement in result.agreements:
         for one in agreement.disagreements[:1]:
-            text = f"{disagreement_words(one)} Nodes that are alike have to agree: this one computes otherwise."
+            text = f"{disagreement_words(one)} Like nodes must agree: this one computes something else."
             yield Advice(BAD, f"{one.node} gives other answers than its peers", text, "findings")
     invalid = [row for row in result.nodes if row.counted and not (row.verdict and row.verdict.valid)]
     slow = {finding.node: finding for finding in reversed(result.findings)}
     if invalid:
         first = next((row for row in invalid if row.node in slow), invalid[0])
-        more = f" Invalid too: {some([r.node for r in invalid if r is not first])}."
+        more = f" Also invalid: {some([r.node for r in invalid if r is not first])}."
         text = _sentences(first.reason) + (more if len(invalid) > 1 else "")
         if first.node in slow:
             text += f" {finding_words(slow[first.node])}"
@@ -74,7 +74,7 @@ def _advice(result: ClusterResult) -> Iterator[Advice]:
         yield Advice(UNSURE, "The repeats differ", _unsteady_words(unsteady), "repeats")
     if lost := losers(result.nodes):
         node, solo = lost[0]
-        more = f" Slower too: {some([name for name, _ in lost[1:]])}." if len(lost) > 1 else ""
+        more = f" Also slower: {some([name for name, _ in lost[1:]])}." if len(lost) > 1 else ""
         text = (
             f"QPS is {amount(solo.together)} together and {amount(solo.alone)} alone ({share(solo.change)}). Look at "
             f"what the nodes share: power, cooling, storage.{more}"
@@ -91,8 +91,8 @@ def _unsteady_words(unsteady: Sequence[Spread]) -> str:
     return (
         f"{label(first.metric)} went from {amount(first.lowest)} to {amount(first.highest)}{unit(first.metric)}. "
         + (f"Also not stable over the repeats: {', '.join(also)}. " if also else "")
-        + "Look at which repeat stands apart, and what else the nodes had to do in it. As long as that is open, such a "
-        "figure tells little beside another run's."
+        + "Find out which repeat stands out, and what else the nodes were doing in it. Until then, such a figure "
+        "cannot be compared with another run's."
     )
 
 
@@ -104,8 +104,8 @@ def _sentences(reason: str) -> str:
 
 def _fine(result: ClusterResult) -> Advice:
     compared = any(len(group.nodes) > 1 for group in result.groups)
-    slow = "and none was found to be slow" if compared else "and there was no other like it to compare it with"
-    text = f"Every node that was asked is counted and valid, {slow}."
+    slow = "and none was found to be slow" if compared else "and there was no like node to compare it with"
+    text = f"Every node of the run is counted and valid, {slow}."
     pooled = [group.latency_ms for group in result.groups if group.latency_ms]
     if note := floor_note(pooled, ["p99"]):
         text += f" The P99 is {note}: it shows whether something is wrong, not what the cluster can do."
@@ -114,19 +114,19 @@ def _fine(result: ClusterResult) -> Advice:
 
 
 def verdict_words(result: ClusterResult) -> str:
-    """Return what the verdict rests on, in a sentence or some."""
+    """Return what the verdict rests on, in one or more sentences."""
     if not result.verdict.valid:
         return " ".join(result.verdict.reasons)
     if result.counted == result.asked:
-        return "Every node that was asked is counted and valid."
+        return "Every node of the run is counted and valid."
     return (
         f"{result.counted} of {result.asked} nodes are counted and valid, which is enough for benchmark_min_nodes. The "
-        "others are named below."
+        "others are listed below."
     )
 
 
 def slow_words(finding: Finding) -> str:
-    """Return what is slow: a node, a GPU of it, or one part of its hardware."""
+    """Return what is slow: a node, one of its GPUs, or one part of its hardware."""
     if finding.place:
         return f"{finding.place} of {finding.node} is slow"
     if finding.metric.startswith(PREFIX):

@@ -1,4 +1,4 @@
-"""`report.html`: everything that the page shows, put into its template."""
+"""`report.html`: collects what the page shows and renders its template."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from benchmark.records import Comparison, NodeRow
 from benchmark.text.descriptions import floor_note
 from benchmark.words import plural
 
-# Groups that get charts; a run has seldom more than two.
+# Most groups that get charts; a run seldom has more than two.
 MOST_CHARTED = 4
 MOST_ADVICE = 5
 MOST_TILES = 9
 
 
 def render_report(gathered: Gathered, run_dir: Path, against_baseline: Comparison | str = "") -> str:
-    """Return the page of the run in `run_dir`; `against_baseline`: what changed, where there is a baseline."""
+    """Return the page of the run in `run_dir`; `against_baseline`: the change, if there is a baseline."""
     run, nodes, result = gathered.run, gathered.nodes, gathered.result
     groups = node_groups(run_dir, result, nodes)
     notes = advice(result)
@@ -79,7 +79,7 @@ def render_report(gathered: Gathered, run_dir: Path, against_baseline: Compariso
 
 
 def _tiles(gathered: Gathered, groups: Sequence[NodeGroup]) -> list[tuple[str, str, str]]:
-    """Return (value, unit, meaning) of what is set large at the top."""
+    """Return (value, unit, meaning) of each large figure at the top."""
     result = gathered.result
     tiles = []
     for number, group in enumerate(result.groups, start=1):
@@ -101,12 +101,12 @@ def _tiles(gathered: Gathered, groups: Sequence[NodeGroup]) -> list[tuple[str, s
         tiles += users_tile(group, which, result.sweep)
         tiles += _limit_tile([row for row in result.nodes if row.node in group.nodes], which)
     tiles = tiles[:MOST_TILES]
-    tiles.append((f"{result.counted} of {result.asked}", "nodes", "are counted"))
+    tiles.append((f"{result.counted} of {result.asked}", "nodes", "counted"))
     return tiles
 
 
 def _limit_tile(rows: Sequence[NodeRow], which: str) -> list[tuple[str, str, str]]:
-    """Return how near the median node comes to what its own GPUs allow; nothing where that is not known."""
+    """Return how near the median node comes to what its own GPUs allow, if known."""
     known = [row.roofline for row in rows if row.roofline]
     times = [one.times_least_tpot for one in known if one.alone and one.times_least_tpot is not None]
     if times:
@@ -114,7 +114,7 @@ def _limit_tile(rows: Sequence[NodeRow], which: str) -> list[tuple[str, str, str
     shares = [one.share_of_most_tokens for one in known if not one.alone and one.share_of_most_tokens is not None]
     if shares:
         part = amount(100 * statistics.median(shares))
-        return [(part, "%", f"of the tokens/s that a GPU's own matrix rate allows at most{which}")]
+        return [(part, "%", f"of the most tokens/s that a GPU's own matrix rate allows{which}")]
     return []
 
 

@@ -1,4 +1,4 @@
-"""What the page is made of: tables, charts that have one each, and the groups of like nodes that they show."""
+"""The parts of the page: tables, charts with their tables, and the groups of like nodes that they show."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from benchmark.probed import figures
 from benchmark.records import ClusterResult, Finding, Group, NodeRow
 from benchmark.rundir import NODES
 
-# Up to so many nodes each has a colour of its own; of more, only those that stand out.
+# Up to this many nodes, each has its own colour; with more, only this many outliers do.
 MOST_COLOURED = 6
 MOST_OUTSTANDING = 4
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells are text; the first of a row is its head."""
+    """A table of text cells; the first cell of a row is its head."""
 
     caption: str
     heads: Sequence[str]
@@ -33,7 +33,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure in one or two widths, and the same values as tables. `title`: empty where the section says it."""
+    """A figure in one or two widths, and the same values as tables. `title`: empty if the section's heading says it."""
 
     title: str
     note: str
@@ -44,7 +44,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Mark:
-    """What tells a node's lines from others: the number of its colour and of its dashes."""
+    """How a node's lines are drawn: the numbers of its colour and of its dash pattern."""
 
     colour: int
     dashes: int
@@ -52,7 +52,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class NodeGroup:
-    """A group with its nodes, best first. `marked`: the nodes that have a colour of their own, and which."""
+    """A group with its nodes, best first. `marked`: the nodes with their own colour."""
 
     number: int
     group: Group
@@ -67,17 +67,17 @@ class NodeGroup:
 
     @property
     def queries(self) -> bool:
-        """Whether queries were measured, or nothing was: else the hardware alone was probed."""
+        """Whether queries were measured (or nothing); False where only the hardware was probed."""
         return any(row.metrics or not row.probes for row in self.rows.values())
 
     @property
     def crowd(self) -> tuple[LoadedNode, ...]:
-        """The nodes that are shown together."""
+        """The nodes without a colour of their own, which are shown together."""
         return tuple(node for node in self.nodes if node.node not in self.marked)
 
     @cached_property
     def median_qps(self) -> float | None:
-        """Of the group's nodes."""
+        """The median QPS of the group's nodes."""
         return median(n.metrics.qps for n in self.nodes if n.metrics and n.metrics.qps is not None)
 
 
@@ -117,7 +117,7 @@ def _like(
         nodes=tuple(sorted(nodes, key=lambda node: _rank(node, scheduled))),
         rows={name: rows[name] for name in names},
         findings={name: findings[name] for name in names if name in findings},
-        # The first colour is the calm one: where only a few are marked, they get the others.
+        # The first colour is a quiet one: if only a few nodes are marked, they get the others.
         marked={name: Mark(at if marked is names else at + 1, at) for at, name in enumerate(marked)},
         ranked_by="ttft_ms.p99" if scheduled else "qps",
         limits=_limits(run_dir, nodes[0], server),
@@ -129,7 +129,7 @@ def _has_gpu_off(row: NodeRow) -> bool:
 
 
 def _rank(node: LoadedNode, by_ttft: bool) -> float:
-    """Return what sorts the best node first, nodes without a value last."""
+    """Return the sort key: best node first, nodes without a value last."""
     metrics = node.metrics
     if by_ttft:
         return metrics.ttft_ms.p99 if metrics and metrics.ttft_ms else float("inf")
@@ -137,7 +137,7 @@ def _rank(node: LoadedNode, by_ttft: bool) -> float:
 
 
 def _limits(run_dir: Path, node: LoadedNode, server: bool) -> dict[str, tuple[tuple[str, float], ...]]:
-    """Return the limits of distributions: the profile's, and those that LoadGen's verdict rests on."""
+    """Return the limits of distributions: the profile's, and those of LoadGen's verdict."""
     found: dict[str, list[tuple[str, float]]] = {}
     profile = node.result.resolved.profile if node.result else None
     for limit in profile.limits if profile else ():
@@ -148,7 +148,7 @@ def _limits(run_dir: Path, node: LoadedNode, server: bool) -> dict[str, tuple[tu
         try:
             official = read_limits(run_dir / NODES / node.directory)
         except InputError:
-            official = {}  # the log was read when the node was believed; without it the chart lacks a line
+            official = {}  # the log was checked when the node was loaded; without it the chart only lacks a line
         for metric, limit_ms in official.items():
             found.setdefault(metric, []).append(("p99", limit_ms))
     return {metric: tuple(pairs) for metric, pairs in found.items()}

@@ -1,4 +1,4 @@
-"""What the hardware itself delivers: a chart for each probe with the nodes ranked, and their GPUs as marks."""
+"""The hardware section: a chart for each probe with the nodes ranked, and their GPUs as marks."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from benchmark.probed import NodeFigure, figures, in_order, ranked
 from benchmark.text.figures import probe_unit, probe_value
 from benchmark.words import plural
 
-# Of all charts of a group together; with more marks only each node's median is drawn, and its worst where that is off.
+# Most marks in all charts of a group; with more, only each node's median is drawn, and its worst value if it is off.
 MOST_MARKS = 1000
 
 Found = Mapping[str, Mapping[str, NodeFigure]]
-"""Node -> figure's name -> figure."""
+"""Node -> name of the figure -> figure."""
 
 
 @dataclass(frozen=True)
 class Probed:
-    """A group's charts and how they are read, all its figures in one table, and what could not be measured."""
+    """A group's charts with their legend, all its figures in one table, and what could not be measured."""
 
     like: NodeGroup
     charts: Sequence[Chart]
@@ -71,14 +71,14 @@ def _middle(name: str, found: Found) -> float | None:
 
 
 def _legend(found: Found) -> str:
-    """Return how the charts are to be read."""
-    parts = ["the axes do not begin at zero"]
+    """Return the charts' legend."""
+    parts = ["the axes do not start at zero"]
     if len(found) > 1:
-        parts.insert(0, "the line is the median of the nodes, best first")
+        parts.insert(0, "the line is the median of the nodes; the best are first")
     if any(len(one.places) > 1 for each in found.values() for one in each.values()):
         which = "" if len(found) <= MOST_NAMED else " that are clearly worse than it"
-        parts.insert(0, f"hollow, its GPUs or pairs of GPUs{which}")
-        parts.insert(0, "filled, the median of a node")
+        parts.insert(0, f"hollow: its GPUs or pairs of GPUs{which}")
+        parts.insert(0, "filled: the median of a node")
     words = "; ".join(parts)
     end = "the difference to the line, or in red the GPU that is off" if len(found) > 1 else "the GPU that is off"
     at_end = at_right([Strip(node, ()) for node in found], end)
@@ -104,7 +104,7 @@ def _chart(like: NodeGroup, one: NodeFigure, found: Found) -> Chart | None:
         "The table below has the values."
     )
     axis = Axis(one.unit, middle, line=len(nodes) > 1)
-    # One drawing of many nodes is large; it is as readable when it is scaled.
+    # A drawing of many nodes is large, and stays readable when scaled down.
     wide, narrow = dot_charts(f"probe-{one.name}", like, strips, axis, words, narrow=every)
     return Chart(
         title=_title(one),
@@ -148,7 +148,7 @@ def _table(one: NodeFigure, nodes: Sequence[str], has: Sequence[NodeFigure], mid
 
 
 def _every(like: NodeGroup, shown: Sequence[NodeFigure], found: Found) -> Table:
-    """Return all figures: a row for each node, and the nodes' median."""
+    """Return a table of all figures: a row for each node, and the nodes' median."""
     heads = ["node", *(f"{one.words}{probe_unit(one.unit)}" for one in shown), "verdict"]
     rows = []
     for node in (name for name in sorted(found, key=natural)):

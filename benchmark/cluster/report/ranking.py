@@ -1,4 +1,4 @@
-"""The nodes of a group beside each other, best first."""
+"""A chart of a group's nodes, best first."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from benchmark.cluster.report.dots import Axis, Dot, Strip, dot_charts
 from benchmark.cluster.report.parts import Chart, NodeGroup
 from benchmark.verdict import label, value_of
 
-# With fewer the table says it all.
+# With fewer nodes the table is enough.
 FEWEST = 4
 
 
 def ranking(like: NodeGroup) -> Chart | None:
-    """Return the nodes' figures as dots, with their median; None for few nodes."""
+    """Return the nodes' figures as dots, with their median; None if there are few nodes."""
     ranked = values_of(like)
     if len(ranked) < FEWEST:
         return None
@@ -27,7 +27,7 @@ def ranking(like: NodeGroup) -> Chart | None:
     wide, narrow = dot_charts("ranking", like, strips, Axis(axis_label(like.ranked_by), middle, line=True), words)
     return Chart(
         title=f"{what} of each node",
-        note="The line is the median; the axis does not begin at zero",
+        note="The line is the median; the axis does not start at zero",
         wide=wide,
         narrow=narrow,
         tables=(),
@@ -35,11 +35,11 @@ def ranking(like: NodeGroup) -> Chart | None:
 
 
 def values_of(like: NodeGroup) -> list[tuple[str, float]]:
-    """Return node and value, best first; nodes without one are left out."""
+    """Return (node, value), best first; nodes without a value are left out."""
     found = [(node.node, value_of(node.metrics, like.ranked_by)) for node in like.nodes if node.metrics]
     return [(node, value) for node, value in found if value is not None]
 
 
 def axis_label(metric: str) -> str:
-    """Return the unit of an axis that shows this metric."""
+    """Return the unit on the metric's axis."""
     return {"qps": "queries per second", "tokens_per_s": "tokens per second"}.get(metric, "ms")

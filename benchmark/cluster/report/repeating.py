@@ -1,4 +1,4 @@
-"""The repeats of a run: what each node came to in each, and how far they differ."""
+"""The repeats of a run: each node's figures in each repeat, and how far they differ."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from benchmark.cluster.report.ranking import axis_label
 from benchmark.records import Repeats, Spread
 from benchmark.verdict import label, unit
 
-# With more only the lowest, the highest and the one that counts are drawn: a page of 200 nodes stays small.
+# With more, only the lowest, the highest and the repeat that counts are drawn: keeps a page of 200 nodes small.
 MOST_DOTS = 1000
 
 
 @dataclass(frozen=True)
 class Repeated:
-    """A group's repeats: the metric that decides as a chart and a table, the others as tables."""
+    """A group's repeats: the deciding metric as a chart and a table, the others as tables."""
 
     like: NodeGroup
     chart: Chart
@@ -27,7 +27,7 @@ class Repeated:
 
 
 def repeating(like: NodeGroup, repeats: Repeats | None) -> Repeated | None:
-    """Return what the page shows of a group's repeats; None where there is one, or a node lacks the figure."""
+    """Return what the page shows of a group's repeats; None if there is only one, or a node lacks the figure."""
     if repeats is None or not (strips := list(_strips(like, repeats))):
         return None
     what = label(repeats.metric)
@@ -37,7 +37,7 @@ def repeating(like: NodeGroup, repeats: Repeats | None) -> Repeated | None:
     wide, narrow = dot_charts("repeats", like, strips, axis, words)
     chart = Chart(
         title=f"{what} of each node in each repeat",
-        note=f"Filled: repeat {repeats.chosen}, which every other figure is of; hollow: "
+        note=f"Filled: repeat {repeats.chosen}, which all other figures are of; hollow: "
         + ("the others" if _every(like, repeats) else "the lowest and the highest of the others")
         + at_right(strips, "the coefficient of variation"),
         wide=wide,
@@ -61,7 +61,7 @@ def _strips(like: NodeGroup, repeats: Repeats) -> Iterator[Strip]:
                 for number, value in enumerate(one.values, start=1)
                 if every or number == repeats.chosen or value in (one.lowest, one.highest)
             ]
-            # The one that counts lies on top of the others.
+            # The repeat that counts is drawn on top of the others.
             dots.sort(key=lambda dot: dot.filled)
             yield Strip(node.node, dots, f"{one.cv:.1%}", alarm=not one.stable)
 

@@ -21,17 +21,17 @@ from benchmark.text.descriptions import STARTUP_STAGES, check_words, startup_sec
 from benchmark.verdict import label, unit
 from benchmark.words import plural, shown
 
-# With more nodes a table is folded.
+# With more rows a table is folded.
 MOST_ROWS = 24
-# Settings that say what the run loads. A server that somebody else started has what it has.
+# Settings of what the run loads. They have no effect on a server that was already running.
 NOT_THE_SERVERS = ("benchmark_model_revision", "benchmark_dtype")
-UNUSED = " (of no effect: the engine is endpoint)"
-# Values that a table cell names; more are counted.
+UNUSED = " (no effect: the engine is endpoint)"
+# Most values that a table cell lists; the rest are only counted.
 MAX_NAMED = 6
 
 
 def node_cells(like: NodeGroup, row: NodeRow, place: int) -> dict[str, Any]:
-    """Return what the page says of one node in a line."""
+    """Return a node's row of the table."""
     metrics, middle = row.metrics, like.median_qps
     qps = metrics.qps if metrics else None
     times = {name: getattr(metrics, name) if metrics else None for name in ("latency_ms", "ttft_ms", "tpot_ms")}
@@ -65,9 +65,9 @@ def node_cells(like: NodeGroup, row: NodeRow, place: int) -> dict[str, Any]:
 
 
 def checks(result: ClusterResult) -> list[tuple[str, str, str, str]]:
-    """Return, for each check of the nodes' verdicts: what, how many passed, the worst value and whose it is.
+    """Return, for each check of the nodes' verdicts: what, how many passed, the worst value and its node.
 
-    Of a system it is the verdict of all together that counts.
+    For a system, the verdict of the whole system counts.
     """
     seen: dict[tuple[str, str], list[tuple[str, Check]]] = {}
     of_nodes = [(row.node, row.verdict) for row in result.nodes]
@@ -97,13 +97,13 @@ def _badness(check: Check) -> tuple[bool, float]:
 
 
 def failed_checks(row: NodeRow) -> list[str]:
-    """Return the checks that a node missed, in words."""
+    """Return the checks that a node failed, in words."""
     return [check_words(check)[1] for check in row.verdict.checks if not check.passed] if row.verdict else []
 
 
 @dataclass(frozen=True)
 class Consumption:
-    """Energy and cost per node and, of several, together; `of`: how many of how many nodes have a counter of energy."""
+    """Energy and cost per node and in all; `of`: how many of how many nodes have an energy counter."""
 
     each: Table
     total: Table | None
@@ -116,9 +116,9 @@ _ENERGY = ("joules", "tokens per joule", "joules per query")
 
 
 def consumption(rows: Sequence[NodeRow], groups: Sequence[Group]) -> Consumption | None:
-    """Return what the counted nodes used while measuring, and what that cost; None: no counter, and no price.
+    """Return the counted nodes' energy while measuring, and its cost; None without a counter or a price.
 
-    What no node has, has no column.
+    A column that is empty for all nodes is left out.
     """
     rows = [row for row in rows if row.counted]
     metered, priced = [row for row in rows if row.energy], [row for row in rows if row.cost]
@@ -162,7 +162,7 @@ def _cost(cost: Cost | None) -> tuple[str, ...]:
 
 
 def gpus(nodes: Iterable[LoadedNode]) -> Table | None:
-    """Return what the GPUs did while measuring; None where nothing was watched."""
+    """Return what the GPUs did while measuring; None if nothing was monitored."""
     rows = []
     for node in nodes:
         for gpu in node.result.telemetry.gpus if node.result and node.result.telemetry else ():
@@ -180,7 +180,7 @@ def gpus(nodes: Iterable[LoadedNode]) -> Table | None:
 
 
 def starts(nodes: Iterable[LoadedNode]) -> Table | None:
-    """Return how long the engines' start took, by stage; None where none tells."""
+    """Return how long the engines took to start, by stage; None if none reports it."""
     reported = {
         node.node: startup_seconds(node.result.engine.details) for node in nodes if node.result and node.result.engine
     }
@@ -192,7 +192,7 @@ def starts(nodes: Iterable[LoadedNode]) -> Table | None:
 
 
 def notes_of_watching(nodes: Iterable[LoadedNode]) -> list[str]:
-    """Return what could not be watched, and on which nodes."""
+    """Return what could not be monitored, and on which nodes."""
     reported: dict[str, list[str]] = {}
     for node in nodes:
         if node.result and node.result.telemetry and node.result.telemetry.note:
@@ -201,7 +201,7 @@ def notes_of_watching(nodes: Iterable[LoadedNode]) -> list[str]:
 
 
 def settings(run: RunRecord) -> tuple[Table, Table]:
-    """Return the settings that differ from the defaults, or between nodes, and all of them."""
+    """Return the settings that differ from the defaults or between nodes, and all settings."""
     defaults = Settings.model_validate({})
     rows, changed = [], []
     for name in Settings.model_fields:
@@ -215,7 +215,7 @@ def settings(run: RunRecord) -> tuple[Table, Table]:
         if any(value != getattr(defaults, name) for value in given.values()):
             changed.append(row)
     heads = ("setting", "value")
-    return Table("Settings that are not the default's", heads, changed), Table("All settings", heads, rows)
+    return Table("Settings that differ from their defaults", heads, changed), Table("All settings", heads, rows)
 
 
 def software(run: RunRecord, nodes: Sequence[LoadedNode]) -> Table:
@@ -247,7 +247,7 @@ def software(run: RunRecord, nodes: Sequence[LoadedNode]) -> Table:
 
 
 def _values(values: Mapping[str, Sequence[str]]) -> str:
-    """Return the one value, or each with its nodes."""
+    """Return the one value, or each value with its nodes."""
     if len(values) == 1:
         return next(iter(values))
     ordered = sorted(values.items(), key=lambda item: (-len(item[1]), natural(item[0])))

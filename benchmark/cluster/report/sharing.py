@@ -1,4 +1,4 @@
-"""What nodes measured alone beside what they measured together."""
+"""What nodes measured alone compared with what they measured together."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from benchmark.verdict import label, unit
 
 @dataclass(frozen=True)
 class Shared:
-    """A group's nodes alone and together, who lost most first. `heads`: the figures, three cells of a row each."""
+    """A group's nodes alone and together, largest loss first. `heads`: the figures, each with three cells in a row."""
 
     like: NodeGroup
     chart: Chart | None
     heads: Sequence[str]
     rows: Sequence[tuple[str, Sequence[str], bool]]
-    """Node, cells, whether it lost more than two measurements of one node differ by."""
+    """Node, cells, and whether it lost more than repeated measurements of one node differ by."""
 
 
 def sharing(like: NodeGroup, lost: Container[str]) -> Shared | None:
-    """Return what the page shows of a group whose nodes were measured alone too; None where none was.
+    """Return what the page shows of a group whose nodes were also measured alone; None if none was.
 
-    `lost`: who lost more than two measurements of one node differ by.
+    `lost`: the nodes that lost more than repeated measurements of one node differ by.
     """
     reported = {node.node: {one.metric: one for one in like.rows[node.node].solo} for node in like.nodes}
     known = {node: by_metric for node, by_metric in reported.items() if by_metric}
@@ -70,7 +70,7 @@ def _chart(like: NodeGroup, metric: str, pairs: Sequence[tuple[str, SoloChange]]
     ]
     what = label(metric)
     middle = median(dot.value for strip in strips for dot in strip.dots) or 0.0
-    words = f"{what} of {len(strips)} nodes alone and together, who lost most first. The table below has the values."
+    words = f"{what} of {len(strips)} nodes alone and together, largest loss first. The table below has the values."
     wide, narrow = dot_charts("sharing", like, strips, Axis(axis_label(metric), middle), words)
-    note = "Hollow: alone, filled: together with the others; who lost most first" + at_right(strips, "the change")
+    note = "Hollow: alone; filled: together with the others; largest loss first" + at_right(strips, "the change")
     return Chart(f"{what} of each node, alone and together", note, wide, narrow, ())

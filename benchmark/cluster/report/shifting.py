@@ -1,4 +1,4 @@
-"""What shifted from one run to the next, in words of the pages."""
+"""What shifted from one run to the next, in the words of the pages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from benchmark.records import NodeHistory, Shift
 
 
 def shift_words(history: NodeHistory, shift: Shift) -> str:
-    """Return which metric of a node shifted, by how much, and whether one more run is needed to be sure."""
+    """Return which metric of a node shifted, by how much, and whether more runs are needed to be sure."""
     aspect = aspect_in(history, shift.metric)
     tentative = f"; {shift.runs} run{'s' * (shift.runs > 1)} so far" if shift.tentative else ""
     return (

@@ -1,7 +1,7 @@
-"""The pages' templates, and their style sheet: what makes each of them safe stands here once.
+"""The pages' templates and style sheet, and what makes the pages safe.
 
-Every value is escaped as it is put in (`autoescape`), on one line and without control characters (`finalize`): no
-expression of a template can forget to. A page has no script, and its policy lets it load nothing.
+Every value is escaped (`autoescape`), put on one line and stripped of control characters (`finalize`), without any help
+from the template. A page has no script, and its content policy lets it load nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @functools.cache
 def page_environment() -> Environment:
-    """Return the environment of the pages' templates, which compiles each once."""
+    """Return the environment of the pages' templates; each is compiled once."""
     jinja = make_environment(
         TEMPLATES,
         "page",
@@ -39,5 +39,5 @@ def page_environment() -> Environment:
 
 
 def style_sheet() -> Markup:
-    """Return the style sheet that all pages have."""
+    """Return the style sheet of all pages."""
     return Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))  # noqa: S704 # a file of this package

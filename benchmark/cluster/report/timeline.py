@@ -1,4 +1,4 @@
-"""The run over time: queries in flight, throughput and what was seen of the GPUs, on one time axis."""
+"""The run over time: queries in flight, throughput and GPU telemetry on one time axis."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FEWEST_BINS = 10
 
 @dataclass(frozen=True)
 class Line:
-    """Values over time; `low` and `high` are what the mean (of a crowd: the median node's) lies between."""
+    """Values over time; the mean (of a crowd: of the median node) lies between `low` and `high`."""
 
     name: str
     times_s: list[float]
@@ -33,7 +33,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Quantity:
-    """What a panel shows: its heading, and (lowest, mean, highest) of a bin."""
+    """What a panel shows: its heading, and the (lowest, mean, highest) of a bin."""
 
     name: str
     title: str
@@ -44,7 +44,7 @@ class Quantity:
 
 def _in_flight(series: TimeSeries, number: int) -> tuple[float, float, float] | None:
     mean = series.in_flight.mean(number)
-    # The lowest says little: between two queries of a closed loop there is none for an instant.
+    # The lowest value says little: between two queries of a closed loop none is in flight for an instant.
     return None if mean is None else (mean, mean, series.in_flight.high[number])
 
 
@@ -70,15 +70,15 @@ QUANTITIES = (
 
 
 def timeline(like: NodeGroup) -> Chart | None:
-    """Return the group's timeline; None where no query of it completed."""
+    """Return the group's timeline; None if none of its queries completed."""
     by_node = aligned(like.nodes)
     if not by_node:
         return None
     shown = [(quantity, lines) for quantity in QUANTITIES if (lines := lines_of(quantity, like, by_node))]
     width_s = next(iter(by_node.values()))[0].width_ns / NS_PER_S
-    note = f"Every point is {amount(width_s)} s wide"
+    note = f"Each point covers {amount(width_s)} s"
     if like.crowd:
-        note += "; grey: the median node, lowest and highest of the other nodes"
+        note += "; grey: median, lowest and highest of the other nodes"
     if any(quantity.name not in ("in_flight", "tokens_per_s") for quantity, _ in shown):
         note += "; shaded: lowest and highest within a point"
     label = (
@@ -94,9 +94,10 @@ def timeline(like: NodeGroup) -> Chart | None:
 
 
 def aligned(nodes: Sequence[LoadedNode]) -> dict[str, tuple[TimeSeries, int]]:
-    """Return each node's series in bins of one width, and the number of its first bin: 0 where the first node began.
+    """Return each node's series in bins of one width, and the number of its first bin: 0 is where the first node began.
 
-    By the controller's clock where every node's offset to it is known, else by their own, as the summary's overlap.
+    Times are by the controller's clock if every node's offset to it is known, else by the nodes' own, as in the
+    summary's overlap.
     """
     begun = [(n, n.time_series, n.result.window) for n in nodes if n.time_series and n.result and n.result.window]
     if not begun:
@@ -113,7 +114,7 @@ def aligned(nodes: Sequence[LoadedNode]) -> dict[str, tuple[TimeSeries, int]]:
 
 
 def _width_ns(series: TimeSeries) -> int:
-    """Return a width at which nearly every bin has seen the host: it is not asked as often as queries come."""
+    """Return a width at which nearly every bin has a host sample: these are rarer than queries."""
     while series.bins > FEWEST_BINS and any(
         sum(weight > 0 for weight in seen.weight) < 0.9 * series.bins for seen in series.watched.values()
     ):
@@ -122,7 +123,7 @@ def _width_ns(series: TimeSeries) -> int:
 
 
 def lines_of(quantity: Quantity, like: NodeGroup, by_node: dict[str, tuple[TimeSeries, int]]) -> list[Line]:
-    """Return a line for the nodes that are shown together, and one for each that is marked."""
+    """Return a line for the nodes shown together, and one for each marked node."""
     lines = []
     crowd = [node.node for node in like.crowd if node.node in by_node]
     if crowd and (line := _crowd(quantity, [by_node[node] for node in crowd])):
@@ -197,7 +198,7 @@ def _draw(
 def _scale(axes: Axes, quantity: Quantity, lines: Sequence[Line]) -> None:
     low = 0.0 if quantity.from_zero else min(min(line.low) for line in lines)
     high = max(max(line.high) for line in lines)
-    # A clock that moves by one step is no mountain.
+    # Keeps a clock that moves by one step from looking like a mountain.
     room = max(high - low, 0.05 * abs(high), 1e-9) * 0.1
     axes.set_ylim(low if quantity.from_zero else low - room, high + room)
     axes.locator_params(axis="y", nbins=3)

@@ -1,4 +1,4 @@
-"""A group's nodes over earlier runs with like settings, and since when one is another."""
+"""A group's nodes over earlier runs with the same settings, and the runs at which one changed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmark.cluster.report.shifting import shift_words
 from benchmark.errors import InputError
 from benchmark.records import NodeHistory
 
-# Of a node's runs of the same kind: so many are shown.
+# Most runs of a node that are shown.
 MOST_RUNS = 30
 MOST_DAYS = 4
 MOST_PROBES = 6
@@ -27,7 +27,7 @@ MOST_PROBES = 6
 
 @dataclass(frozen=True)
 class Since:
-    """From one run on a node was another one."""
+    """The run from which a node's figures changed."""
 
     node: str
     run_id: str
@@ -37,14 +37,14 @@ class Since:
 
 @dataclass(frozen=True)
 class Trend:
-    """The charts of a group's earlier runs, and what shifted."""
+    """Charts of a group's earlier runs, and what shifted."""
 
     charts: Sequence[Chart]
     since: Sequence[Since]
 
 
 def histories(run_dir: Path) -> dict[str, NodeHistory]:
-    """Return the history of each node of the run that has earlier runs like it. The run's own result lies there."""
+    """Return the history of each node that has earlier runs like this one, whose result must be written already."""
     try:
         found = history_of_run(run_dir, MOST_RUNS)
     except InputError:
@@ -53,9 +53,9 @@ def histories(run_dir: Path) -> dict[str, NodeHistory]:
 
 
 def trend(like: NodeGroup, known: Mapping[str, NodeHistory]) -> Trend | None:
-    """Return the group's trend; None where no node of it has an earlier run.
+    """Return the group's trend; None if none of its nodes has an earlier run.
 
-    It is of the metric that ranks nodes and of the probes that shifted; without queries, of the first probe at least.
+    It shows the metric that ranks nodes, and the probes that shifted; without queries, at least the first probe.
     """
     nodes = [known[node.node] for node in like.nodes if node.node in known]
     units = {metric: unit for one in nodes for metric, unit in one.units.items()}
@@ -88,12 +88,12 @@ def _chart(like: NodeGroup, nodes: Sequence[NodeHistory], metric: str, units: Ma
         return None
     shifted = {one.node: [shift.run_id for shift in one.shifts if shift.metric == metric] for one in nodes}
     aspect = Aspect(metric, metric == "qps", own_unit=units.get(metric, ""))
-    title = f"{aspect.label}{aspect.unit and f',{aspect.unit}'} in {len(runs)} runs with like settings"
+    title = f"{aspect.label}{aspect.unit and f',{aspect.unit}'} in {len(runs)} runs with the same settings"
     words = f"{title}. The table below has the values."
     name = f"trend-{like.number}" if metric not in units else f"trend-{metric}-{like.number}"
     return Chart(
         title=title,
-        note="Oldest to the left; a ring marks the first run at a new level",
+        note="Oldest on the left; a ring marks the first run at a new level",
         wide=_draw(f"{name}-wide", 860, like, values, runs, shifted, words),
         narrow=_draw(f"{name}-narrow", 340, like, values, runs, shifted, words),
         tables=[_table(like, values, runs, title)],

@@ -1,4 +1,4 @@
-"""Goodput and users on the page: what each node answered within the limits."""
+"""Goodput and users: what each node answered within the limits."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from benchmark.records import ClusterResult, Curves, Group
 
 
 def goodput_tables(result: ClusterResult) -> list[Table]:
-    """Return a table for each group of nodes that have limits of TTFT or TPOT; none where no node has."""
+    """Return a table for each group whose nodes have limits of TTFT or TPOT."""
     return [table for group in result.groups if (table := _table(group, result))]
 
 
 def users_tile(group: Group, which: str, sweep: Curves | None) -> list[tuple[str, str, str]]:
-    """Return how many users one node serves at once; nothing where that was not measured, or is of several."""
+    """Return how many users one node serves at once; nothing if that was not measured, or there are several nodes."""
     good = group.goodput
     if sweep is not None:
         good = next((highest_served(one) for one in sweep.curves if one.kind == "node" and one.of in group.nodes), None)

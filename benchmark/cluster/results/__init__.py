@@ -1,1 +1,1 @@
-"""What came back from nodes: read, held against itself, and compared."""
+"""Read the files that came back from nodes, check them against each other, and compare them."""

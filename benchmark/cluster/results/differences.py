@@ -1,4 +1,4 @@
-"""In what two JSON-like values differ."""
+"""The differences between two JSON-like values."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-# Both sides compute the same formulas in double precision; only the last bits may differ between two machines.
+# Both sides use the same formulas in double precision; only the last bits may differ between machines.
 RELATIVE_TOLERANCE = 1e-9
 
 
 def differences(claimed: Any, given: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield path, claimed and given value for everything in which two JSON-like values differ."""
+    """Yield (path, claimed value, given value) for every difference between two JSON-like values."""
     within = f"{path}." if path else ""
-    if claimed == given:  # of results nearly always; seen at once, however much they hold
+    if claimed == given:  # nearly always true of results, and fast however large they are
         return
     if isinstance(claimed, dict) and isinstance(given, dict):
         for name in sorted(claimed.keys() | given.keys()):

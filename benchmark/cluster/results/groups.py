@@ -1,7 +1,7 @@
-"""Read the files of a run's rows: nodes by themselves, and groups of nodes that served one copy of a model together.
+"""Read the files of a run's rows: single nodes, and groups of nodes that served one copy of a model together.
 
-A group's figures are its head's, whose queries they are. GPUs, energy and what was watched are of all its nodes: GPUs
-are numbered through, the head's first. It counts where each of its nodes completed.
+A group's figures are those of its head, which ran the queries. GPUs, energy and telemetry are of all its nodes; GPUs
+are numbered consecutively, the head's first. A group counts if each of its nodes completed.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from benchmark.rundir import FAILURE, NODES
 def load_rows(
     run_dir: Path, run: RunRecord, slo: Slo | None = None, only: Iterable[str] | None = None
 ) -> tuple[LoadedNode, ...]:
-    """Return what the files of each row say, in their natural order: of all, or of those of these names `only`.
+    """Return what the files of each row say, in natural order: of all rows, or `only` those with these names.
 
-    Never raises for their content.
+    Never raises because of their content.
     """
     rows = rows_of(run)
     names = sorted(rows if only is None else only, key=natural)
@@ -39,7 +39,7 @@ def load_rows(
 
 
 def _member(run_dir: Path, run: RunRecord, name: str) -> LoadedNode:
-    """Return what the files of a node say that is not the head: it has no samples of its own."""
+    """Return what the files of a node other than the head say: it has no samples of its own."""
     directory = run_dir / NODES / name
     files = NodeFiles(directory, run, name, None, run_dir)
     failure = result = None
@@ -60,7 +60,7 @@ def _joined(name: str, head: LoadedNode, others: Sequence[LoadedNode]) -> Loaded
         result = head.result if head.result and head.result.status != "complete" else None
         stage = next((node.failure.stage for node in nodes if node.failure), "benchmark")
         if result is not None and not any(node is head for node, _ in reasons):
-            # What it says of itself is what came of the other's end.
+            # Its own report is only a consequence of the other node's end.
             result = result.model_copy(update={"error": None})
         of: dict[str, list[str]] = {}
         for node, reason in reasons:
@@ -80,7 +80,7 @@ def _joined(name: str, head: LoadedNode, others: Sequence[LoadedNode]) -> Loaded
 
 
 def _too_many(results: Sequence[NodeResult]) -> str:
-    """Return that the head claims more GPUs than the nodes have; nothing where it does not."""
+    """Return a problem if the head claims more GPUs than the nodes have, else an empty text."""
     engine, gpus = results[0].engine, sum(len(one.environment.gpus) for one in results if one.environment)
     on_gpus = results[0].resolved.settings.benchmark_device == "cuda"
     too_many = on_gpus and engine is not None and not engine.simulated and engine.replicas > gpus
@@ -88,7 +88,7 @@ def _too_many(results: Sequence[NodeResult]) -> str:
 
 
 def _reasons(nodes: Sequence[LoadedNode]) -> list[tuple[LoadedNode, str]]:
-    """Return why nodes of a group failed; without those who say that they were ended since another had."""
+    """Return why nodes of a group failed, without nodes that were only ended because another one failed."""
     found = [(node, _reason(node)) for node in nodes]
     found = [(node, reason) for node, reason in found if reason]
     return [
@@ -107,8 +107,8 @@ def _reason(node: LoadedNode) -> str:
 
 
 def _result(head: NodeResult, others: Sequence[NodeResult], number: int, measured: Metrics | None) -> NodeResult:
-    """Return the head's result of a repeat, from 0, with what the others have beside it."""
-    # Those of complete results: each has one.
+    """Return the head's result of a repeat, from 0, merged with that of the other nodes."""
+    # Complete results have one each.
     environments = [one.environment for one in (head, *others) if one.environment]
     watched = [one.served[number].telemetry if number < len(one.served) else None for one in others]
     telemetry = None if head.telemetry is None else _telemetry(head.telemetry, watched, environments, measured)
@@ -125,7 +125,7 @@ def _environment(each: Sequence[Environment]) -> Environment:
 
 
 def _firsts(each: Sequence[Environment]) -> list[int]:
-    """Return what each node's GPUs are numbered from."""
+    """Return the number of each node's first GPU."""
     counts = [max((gpu.index + 1 for gpu in one.gpus), default=0) for one in each]
     return [sum(counts[:place]) for place in range(len(counts))]
 
@@ -133,9 +133,9 @@ def _firsts(each: Sequence[Environment]) -> list[int]:
 def _telemetry(
     head: Telemetry, others: Sequence[Telemetry | None], environments: Sequence[Environment], measured: Metrics | None
 ) -> Telemetry:
-    """Return what was watched on all nodes: GPUs after each other, memory and energy added up.
+    """Return the telemetry of all nodes: GPUs in sequence, memory and energy summed.
 
-    Where one has not told its energy there is none: a part would pass for the whole.
+    Without the energy of one node there is none: a part would be taken for the whole.
     """
     known = [head, *(one for one in others if one is not None)]
     gpus = tuple(
@@ -147,7 +147,7 @@ def _telemetry(
     most = [one.cpu_percent_max for one in known if one.cpu_percent_max is not None]
     notes = [one.note for one in known if one.note]
     if len(known) <= len(others):
-        notes.append("not all nodes of the group were watched.")
+        notes.append("not all nodes of the group were monitored.")
     return head.model_copy(
         update={
             "gpus": gpus,

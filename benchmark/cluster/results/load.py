@@ -1,4 +1,4 @@
-"""Read a run's files: each node's on its own, so that a bad one takes nobody else's result with it."""
+"""Read a run's files, each node's separately, so that a bad one does not affect the others."""
 
 from __future__ import annotations
 
@@ -34,31 +34,31 @@ from benchmark.rundir import ATTEMPT, FAILURE, NODE_RESULTS, NODES, of_repeat
 
 SAMPLES = "samples.jsonl"
 TELEMETRY = "telemetry.jsonl"
-# Of failures: a record holds at most 4000 characters.
+# Most characters of a failure's reason: a record holds at most 4000.
 MAX_REASON = 4000
 
 
 @dataclass(frozen=True)
 class Times:
-    """The samples' times in milliseconds: what pooling needs, in a hundredth of the samples' memory."""
+    """The samples' times in milliseconds: enough for pooling, in a hundredth of the samples' memory."""
 
     latency_ms: array[float] = field(default_factory=lambda: array("d"))
     ttft_ms: array[float] = field(default_factory=lambda: array("d"))
     tpot_ms: array[float] = field(default_factory=lambda: array("d"))
     ended_s: array[float] = field(default_factory=lambda: array("d"))
-    """When each completed sample had, since the first was issued."""
+    """When each completed sample ended, since the first was issued."""
     tokens: array[float] = field(default_factory=lambda: array("d"))
-    """Its output tokens."""
+    """Each completed sample's output tokens."""
     sustained: Sustained = field(default_factory=Sustained)
 
     @cached_property
     def ascending(self) -> dict[str, array[float]]:
-        """The times in ascending order, by name."""
+        """The times in ascending order, by the time's name."""
         return {name: doubles(np.sort(getattr(self, name))) for name in ("latency_ms", "ttft_ms", "tpot_ms")}
 
     @classmethod
     def of(cls, samples: Columns, metrics: Metrics | None = None) -> Times:
-        """Return the times of the completed samples, seen from where the times of `metrics` are seen from."""
+        """Return the times of the completed samples, counted from the same point as those of `metrics`."""
         done = samples.completed
         seen = heard(samples) if metrics is not None and metrics.times_of == LOADGENS else samples
         began_ns = samples.issued_ns.min() if len(samples) else 0
@@ -74,7 +74,7 @@ class Times:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One repeat of a node that counts, or one step of a sweep: the result as if it were its only one, and its own."""
+    """One repeat of a counted node, or one step of a sweep, with the node's result as if it were the only one."""
 
     result: NodeResult
     metrics: Metrics | None
@@ -83,12 +83,12 @@ class Measurement:
     clock: ReadyNode | None
     goodput: Goodput | None
     samples: str = SAMPLES
-    """Where its samples are, within the node's directory."""
+    """The directory of its samples, within the node's."""
 
 
 @dataclass(frozen=True)
 class LoadedNode:
-    """What is known of one node that was asked. `refused` says why its files are not believed."""
+    """What is known of one node of the run. `refused`: why its files are rejected."""
 
     node: str
     result: NodeResult | None = None
@@ -101,49 +101,49 @@ class LoadedNode:
     goodput: Goodput | None = None
     problems: tuple[str, ...] = ()
     later: tuple[Measurement, ...] = ()
-    """Of a node that counts: its repeats from the second on. The fields above are the first one's. And of a sweep, of
-    any node that completed steps."""
+    """The repeats of a counted node from the second on (the fields above are the first one's); in a sweep, of any node
+    that completed steps."""
     earlier: tuple[Measurement, ...] = ()
     """Steps of a sweep that earlier attempts measured."""
     samples: str = SAMPLES
-    """Where the samples are, within the node's directory."""
+    """The directory of the samples, within the node's."""
     files_of: str = ""
-    """Of a group of nodes: whose files these are; empty: its own."""
+    """For a group of nodes: the node that these files are from; empty: the node itself."""
     steps: Mapping[float, Measurement] = field(default_factory=dict)
-    """Where a step of a sweep was chosen: all of them, by their load."""
+    """If a step of a sweep was chosen: all steps, by their load."""
     repeats: tuple[LoadedNode, ...] = ()
-    """Where a repeat was chosen and all of them are needed: each as if it were the node's only one."""
+    """If a repeat was chosen and all are needed: each repeat as if it were the node's only one."""
 
     @property
     def directory(self) -> str:
-        """Where its files are, under the run's nodes/."""
+        """The directory of its files, under the run's nodes/."""
         return self.files_of or self.node
 
     @property
     def counted(self) -> bool:
-        """Whether its numbers are part of the totals: complete and believed."""
+        """Whether its numbers are part of the totals: its result is complete and not refused."""
         return self.result is not None and self.result.status == "complete"
 
     @property
     def measured(self) -> bool:
-        """Whether it counts and has figures that another run's may be held against: of queries, or of probes."""
+        """Whether it counts and has figures, of queries or probes, that can be compared with another run's."""
         return self.counted and (self.metrics is not None or bool(self.result and self.result.probes))
 
 
 def unknown_dirs(run_dir: Path, run: RunRecord) -> list[str]:
-    """Return a sentence for everything under nodes/ that belongs to no node of the run."""
+    """Return a sentence for every entry under nodes/ that belongs to no node of the run."""
     found = (run_dir / NODES).iterdir() if (run_dir / NODES).is_dir() else ()
     names = sorted(path.name for path in found if path.name not in run.nodes and not path.name.startswith("."))
-    return [f"{NODES}/{name}: no node of this name was asked; passed over." for name in names]
+    return [f"{NODES}/{name}: the run has no node of this name; ignored." for name in names]
 
 
 def load_node(
     run_dir: Path, run: RunRecord, node: str, slo: Slo | None = None, directory: Path | None = None
 ) -> LoadedNode:
-    """Return what the node's files say. Never raises for their content: what is wrong is reported in the result.
+    """Return what the node's files say. Never raises because of their content: problems are reported in the result.
 
-    Goodput is held against `slo`; None: against the profile's own limits. `directory`: where its files are, if not
-    under nodes/.
+    Goodput is computed for the limits `slo`; None: the profile's own. `directory`: where the files are, if not under
+    nodes/.
     """
     files = NodeFiles(directory or run_dir / NODES / node, run, node, slo, run_dir)
     if files.directory.is_symlink():
@@ -181,7 +181,7 @@ def load_node(
 
 @dataclass(frozen=True)
 class NodeFiles:
-    """The files of one attempt at a node, and what is wrong with them as far as they were read."""
+    """The files of one attempt at a node, and the problems found so far."""
 
     directory: Path
     run: RunRecord
@@ -191,15 +191,15 @@ class NodeFiles:
     problems: list[str] = field(default_factory=list)
 
     def tell(self, error: InputError) -> str:
-        """Keep what is wrong, and return it."""
+        """Record a problem, and return it."""
         sentence = str(error).replace(f"{self.run_dir}/", "")
         self.problems.append(sentence)
         return sentence
 
     def result(self) -> tuple[NodeResult | None, Metrics | None, Columns]:
-        """Return the result, the metrics that the samples give, and these.
+        """Return the result, the metrics computed from the samples, and the samples.
 
-        Raises InputError for what is not believed.
+        Raises InputError if they are rejected.
         """
         paths = sorted(self.directory.glob(NODE_RESULTS))
         if not paths:
@@ -210,7 +210,7 @@ class NodeFiles:
         try:
             check_origin(result, self.run, self.node)
             kept = result.status == "complete" or _exists(self.directory / SAMPLES)
-            # A run for accuracy, or of the hardware alone, has no samples of a measurement.
+            # A run only for accuracy, or only of the hardware, has no samples of a measurement.
             kept = kept and result.resolved.profile.measures_queries
             samples = read_columns(self.directory / SAMPLES) if kept else Columns.of(())
             metrics = measured(samples, asked, result.loadgen, result.metrics)
@@ -225,12 +225,12 @@ class NodeFiles:
         return result, metrics if kept else None, samples
 
     def context(self, attempt: int, samples: Columns, repeat: int = 1) -> tuple[TimeSeries | None, ReadyNode | None]:
-        """Return the series and the clock of a measurement; what is wrong with them is reported, and in no total."""
+        """Return the series and the clock of a measurement; problems with them are reported, but affect no total."""
         watched = self.directory / of_repeat(TELEMETRY, repeat)
         try:
             series = time_series_of(samples, read_ticks(watched) if _exists(watched) else ())
         except InputError as error:
-            self.tell(error)  # without what was watched the node still counts
+            self.tell(error)  # without telemetry the node still counts
             series = time_series_of(samples)
         clock = None
         try:
@@ -242,9 +242,9 @@ class NodeFiles:
     def goodput(
         self, result: NodeResult | None, metrics: Metrics | None, samples: Columns, prefix: str = ""
     ) -> Goodput | None:
-        """Return the goodput of a complete measurement; None also where neither `slo` nor the profile has limits.
+        """Return the goodput of a complete measurement; None also if neither `slo` nor the profile has limits.
 
-        A step of a sweep is complete that has its load, whatever ended the run later.
+        A step of a sweep is complete if it has its load, whatever ended the run later.
         """
         if result is None or metrics is None:
             return None
@@ -257,7 +257,7 @@ class NodeFiles:
         return goodput(samples, metrics, slo) if slo else None
 
     def believed(self, result: NodeResult) -> tuple[Measurement, ...]:
-        """Return what `later` yields; why a node failed is not hidden by steps of it that are not to be believed."""
+        """Return what `later` yields; steps of a failed node that are rejected do not hide why it failed."""
         try:
             return tuple(self.later(result))
         except InputError as error:
@@ -267,9 +267,9 @@ class NodeFiles:
             return ()
 
     def later(self, result: NodeResult) -> Iterator[Measurement]:
-        """Yield the repeats of a complete result from the second on, or the steps of a sweep, however that ended.
+        """Yield the repeats of a complete result from the second on, or the steps of a sweep, however it ended.
 
-        Raises InputError where one is not to be believed.
+        Raises InputError if one is rejected.
         """
         asked = self.run.nodes[self.node]
         if result.status != "complete" and asked.profile.sweep is None:
@@ -290,7 +290,7 @@ class NodeFiles:
             yield Measurement(as_only, metrics, Times.of(samples, metrics), series, clock, good, name)
 
     def earlier(self) -> Iterator[Measurement]:
-        """Yield the steps of a sweep that earlier attempts completed, the first attempt's first."""
+        """Yield the steps of a sweep that earlier attempts completed, first attempt first."""
         if self.run.nodes[self.node].profile.sweep is None:
             return
         for path in sorted(self.directory.glob(f"{ATTEMPT}*"), key=lambda path: (len(path.name), path.name)):
@@ -315,26 +315,26 @@ def one_line(failure: Failure) -> str:
 
 
 def read_failure(path: Path, node: str) -> Failure | None:
-    """Return why the controller has no complete result of a node; None: it says nothing. Raises InputError."""
+    """Return why the controller has no complete result of a node; None without a record. Raises InputError."""
     if not _exists(path):
         return None
     failure = read_record(path, Failure)
     if failure.node != node:
-        raise InputError(f"{path}: it is of the node {failure.node}, not of {node}.")
+        raise InputError(f"{path}: it belongs to the node {failure.node}, not to {node}.")
     return failure
 
 
 def read_clock(directory: Path, node: str, attempt: int, name: str) -> ReadyNode | None:
-    """Return what the controller measured of the node's clock; nothing for a run by hand or of one node.
+    """Return the controller's measurement of the node's clock; None for a run by hand or of one node.
 
-    A result that a later attempt fetched has its clock with what else is kept of the attempt that measured it.
+    If a later attempt fetched the result, the clock is among the files of the attempt that measured it.
     """
     for path in (directory / name, directory / f"{ATTEMPT}{attempt}" / name):
         if not _exists(path):
             continue
         clock = read_record(path, ReadyNode)
         if clock.node != node:
-            raise InputError(f"{path}: it is of the node {clock.node}, not of {node}.")
+            raise InputError(f"{path}: it belongs to the node {clock.node}, not to {node}.")
         if clock.attempt == attempt:
             return clock
     return None

@@ -1,4 +1,4 @@
-"""Read many nodes' files at once: each node is a piece of work of its own, and so are processes."""
+"""Read many nodes' files in parallel processes, one node at a time each."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from benchmark.cluster.results.load import SAMPLES, LoadedNode, load_node
 from benchmark.records import RunRecord, Slo
 from benchmark.rundir import NODES
 
-# A process takes some 85 MiB while it reads 13,368 samples with their tokens.
+# A process needs some 85 MiB while it reads 13,368 samples with their tokens.
 MOST_PROCESSES = 6
-# Bytes of samples that are read sooner than processes are started.
+# Below this many bytes of samples, reading is faster than starting processes.
 SMALL = 32 * 2**20
 
 _run: tuple[Path, RunRecord, Slo | None] | None = None
 
 
 def load_nodes(run_dir: Path, run: RunRecord, nodes: Sequence[str], slo: Slo | None = None) -> tuple[LoadedNode, ...]:
-    """Return what each node's files say: `load_node` for every node, in the order of `nodes`."""
+    """Return `load_node` of every node, in the order of `nodes`."""
     processes = min(os.cpu_count() or 1, MOST_PROCESSES, len(nodes))
     if processes < 2 or _samples_bytes(run_dir, nodes) <= SMALL:
         return tuple(load_node(run_dir, run, node, slo) for node in nodes)
     with ProcessPoolExecutor(processes, initializer=_begin, initargs=(run_dir, run, slo)) as pool:
         loaded = tuple(pool.map(_load, nodes))
-    # They stay to the end: of a thousand nodes, the collector would look through all that again and again.
+    # They live to the end: the garbage collector would search all of a thousand nodes again and again.
     gc.freeze()
     return loaded
 
@@ -35,19 +35,19 @@ def load_nodes(run_dir: Path, run: RunRecord, nodes: Sequence[str], slo: Slo | N
 def _begin(run_dir: Path, run: RunRecord, slo: Slo | None) -> None:
     global _run
     _run = run_dir, run, slo
-    # Samples make no cycles, and where all tokens of a file are made, looking for some takes as long as making them.
+    # Samples have no reference cycles, and looking for some takes as long as creating a file's tokens.
     gc.disable()
 
 
 def _load(node: str) -> LoadedNode:
     if _run is None:
-        raise RuntimeError("the process was not begun")
+        raise RuntimeError("the process was not started")
     run_dir, run, slo = _run
     return load_node(run_dir, run, node, slo)
 
 
 def _samples_bytes(run_dir: Path, nodes: Sequence[str]) -> int:
-    """Return how large the nodes' samples are; a file that is not there, or that will be refused, counts nothing."""
+    """Return the size of the nodes' samples in bytes, without files that are missing or will be refused."""
     total = 0
     for node in nodes:
         for path in (run_dir / NODES / node).glob(f"*{SAMPLES}"):

@@ -1,7 +1,7 @@
-"""A node's samples read as columns: a run of a thousand nodes has a gigabyte of token ids, which nobody looks at here.
+"""Read a node's samples as columns: a run of a thousand nodes has a gigabyte of token ids, which are not needed here.
 
-What `Sample` says holds for every line. Lines as this program writes them are seen to be samples without making one of
-each; lines of which that is not plain go through `Sample` itself, which accepts or refuses them in its own words.
+The rules of `Sample` hold for every line. Lines in the form that this program writes are checked without creating a
+`Sample`; all others go through `Sample` itself, which accepts them or refuses them in its own words.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from benchmark.columns import ABSENT, Columns, Flags, Ints
 from benchmark.files import MAX_SAMPLES_BYTES, last_record, read_lines, records_in
 from benchmark.records import Sample
 
-# Lines that are looked at together: their token ids fit a processor's cache.
+# Lines that are checked together: their token ids fit into a CPU cache.
 TOGETHER = 1024
-# The token ids of a line stand between these.
+# The token ids of a line are between these.
 BEFORE_IDS = b',"token_ids":['
 AFTER_IDS = b'],"error":'
-# Numbers of more digits are none to `Sample`; a lower bound of that.
+# `Sample` refuses numbers of more digits than some limit; this is below it.
 MOST_DIGITS = 4000
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -31,7 +31,7 @@ _Text = Annotated[str, msgspec.Meta(max_length=4000)]
 
 
 class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """What a `Sample` has beside its token ids; stricter: a number is nothing but a whole number in digits."""
+    """The fields of a `Sample` without its token ids; stricter: numbers are whole numbers in digits."""
 
     index: _Count
     prompt_id: _Name
@@ -56,7 +56,7 @@ _decode = msgspec.json.Decoder(_Line).decode
 
 
 def read_columns(path: Path) -> Columns:
-    """Return every whole sample, as `files.read_samples` does. Raises InputError as that does, in the same words."""
+    """Return every whole sample, like `files.read_samples`. Raises the same InputError."""
     *lines, last = read_lines(path, MAX_SAMPLES_BYTES)
     parts = []
     for start in range(0, len(lines), TOGETHER):
@@ -67,11 +67,11 @@ def read_columns(path: Path) -> Columns:
 
 
 def _plain(lines: Sequence[bytes]) -> Columns | None:
-    """Return the samples in `lines`; None where one of them may be none.
+    """Return the samples in `lines`; None if one of them may not be a sample.
 
-    The token ids are cut out of each line. What is left must be an object with fields of a sample and no other, which
-    leaves no room for a second list of them. Were the cut within a string, the decoder would find `error` right after
-    that string's end; were it within another object or list, it would find that where no field has any.
+    The token ids are cut out of each line. The rest must be an object with only a sample's fields, so it cannot have a
+    second list of ids. If the cut were within a string, the decoder would find `error` right after the string's end; if
+    it were within another object or list, the decoder would find one where no field has any.
     """
     rest, ids = [], []
     for line in lines:
@@ -90,25 +90,25 @@ def _plain(lines: Sequence[bytes]) -> Columns | None:
 
 
 def _count_ids(texts: Sequence[bytes]) -> Ints | None:
-    """Return how many token ids are in each text; None where one is not numbers with commas between them."""
+    """Return how many token ids are in each text; None if one is not a list of numbers separated by commas."""
     text = np.frombuffer(b"\n".join([*texts, b""]), dtype=np.uint8)
-    ends = np.flatnonzero(text - ord("0") > 9)  # of numbers: where no digit stands
+    ends = np.flatnonzero(text - ord("0") > 9)  # ends of numbers: where there is no digit
     starts = np.concatenate(([0], ends[:-1] + 1))
     digits = ends - starts
     last = np.flatnonzero(text[ends] == ord("\n"))
     counts = np.diff(last, prepend=-1)
     no_ids = (counts == 1) & (digits[last] == 0)
     if np.count_nonzero(text == ord(",")) + len(last) < len(ends):
-        return None  # something else than a comma
+        return None  # something other than a comma
     if np.count_nonzero(digits == 0) > np.count_nonzero(no_ids):
-        return None  # nothing between two commas, or before or after one
+        return None  # no number between two commas, or before or after one
     if ((text[starts] == ord("0")) & (digits > 1)).any() or digits.max() > MOST_DIGITS:
         return None
     return np.where(no_ids, 0, counts)
 
 
 def _consistent(samples: Columns, failed: Flags, ids: Ints) -> bool:
-    """Return whether what `Sample` asks of the fields together holds for all of them."""
+    """Return whether the rules of `Sample` that involve several fields hold for all samples."""
     in_order = np.ones(len(samples), dtype=bool)
     before = np.zeros(len(samples), dtype=np.int64)
     for moment in (

@@ -1,7 +1,7 @@
-"""Read the files of a system: what the driver measured, and which part of it each node that served had.
+"""Read the files of a system: what the driver measured, and the share of each node that served.
 
-The driver's files are held against each other as a node's are. A node that served has no samples of its own: its
-figures are those of the driver's samples that it was asked for.
+The driver's files are checked against each other like a node's. A node that served has no samples of its own: its
+figures are of the driver's samples that it answered.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ from benchmark.records import (
 )
 from benchmark.rundir import FAILURE, NODE_RESULTS, NODES, of_repeat
 
-# Different errors of one node that are kept.
+# Most distinct errors of one node that are kept.
 MOST_ERRORS = 5
 
 
 @dataclass(frozen=True)
 class LoadedSystem:
-    """A system's driver in the repeat that stands for the run and with all repeats, and the nodes that served."""
+    """A system's driver, in the repeat that stands for the run and with all repeats, and the nodes that served."""
 
     driver: LoadedNode
     whole: LoadedNode
@@ -63,7 +63,7 @@ class LoadedSystem:
 
 
 def load_system(run_dir: Path, run: RunRecord, system: System, slo: Slo | None = None) -> LoadedSystem:
-    """Return what a system's files say. Never raises for their content: what is wrong is reported in the result."""
+    """Return what a system's files say. Never raises because of their content: problems are reported in the result."""
     whole = load_node(run_dir, run_of_driver(run, system), DRIVER, slo, run_dir / DRIVER)
     (driver,), repeats = median_of([whole])
     number = repeats.chosen if repeats else 1
@@ -80,19 +80,19 @@ def load_system(run_dir: Path, run: RunRecord, system: System, slo: Slo | None =
 
 
 def _samples(run_dir: Path, driver: LoadedNode) -> list[Sample]:
-    # The errors too, which columns do not hold.
+    # With errors, which columns do not hold.
     return read_samples(run_dir / DRIVER / driver.samples) if driver.counted else []
 
 
 def _asked(driver: LoadedNode) -> list[str]:
-    """Return the nodes in the order of the URLs that the driver asked."""
+    """Return the nodes in the order of the driver's URLs."""
     details: Mapping[str, Any] = driver.result.engine.details if driver.result and driver.result.engine else {}
     servers = details.get("servers")
     return [str(one.get("node")) for one in servers if isinstance(one, dict)] if isinstance(servers, list) else []
 
 
 def _own(samples: list[Sample], place_of: Mapping[str, int], name: str) -> list[Sample]:
-    """Return the samples that a node was asked for: all, where it is the only one."""
+    """Return the samples that were sent to a node: all of them if it is the only one."""
     if name not in place_of:
         return []
     return [one for one in samples if len(place_of) == 1 or one.server == place_of[name]]
@@ -108,7 +108,7 @@ def _share(own: list[Sample], samples: list[Sample]) -> ServedShare:
 
 
 def _served(run_dir: Path, run: RunRecord, name: str, driver: LoadedNode, number: int, own: list[Sample]) -> LoadedNode:
-    """Return a node that served, with the figures of its own part."""
+    """Return a node that served, with the figures of its own share."""
     directory = run_dir / NODES / name
     files = NodeFiles(directory, run, name, None, run_dir)
     failure = None
@@ -121,7 +121,7 @@ def _served(run_dir: Path, run: RunRecord, name: str, driver: LoadedNode, number
     except InputError as error:
         return LoadedNode(name, failure=failure, refused=files.tell(error), problems=tuple(files.problems))
     if result is None or result.status != "complete" or not driver.counted or driver.result is None:
-        # What a node served counts with what the driver measured, or not at all.
+        # A node's share counts only together with the driver's measurement.
         incomplete = result is not None and result.status != "complete"
         return LoadedNode(name, result if incomplete else None, failure=failure, problems=tuple(files.problems))
     columns = Columns.of(own)
@@ -156,7 +156,7 @@ def _served(run_dir: Path, run: RunRecord, name: str, driver: LoadedNode, number
 
 
 def result_of_server(directory: Path, run: RunRecord, name: str) -> NodeResult | None:
-    """Return the result of a node without samples of its own; None: there is none. Raises InputError."""
+    """Return the result of a node without samples of its own, if there is one. Raises InputError."""
     paths = sorted(directory.glob(NODE_RESULTS))
     if not paths:
         return None
@@ -167,22 +167,22 @@ def result_of_server(directory: Path, run: RunRecord, name: str) -> NodeResult |
         check_origin(result, run, name)
         missing = [what for what in ("environment", "engine") if getattr(result, what) is None]
         if result.status == "complete" and missing:
-            raise InputError(f"it claims to be complete and has no {' and no '.join(missing)}.")
+            raise InputError(f"it claims to be complete, but has no {' and no '.join(missing)}.")
     except InputError as error:
         raise InputError(f"{paths[0]}: {error}") from None
     return result
 
 
 def _metrics(own: Columns, driver: LoadedNode) -> Metrics:
-    """Return a part's own figures, by the driver's samples: its rates are over its own time."""
+    """Return a share's own figures, from the driver's samples: its rates are over its own time."""
     least = driver.result.resolved.profile.generation.min_new_tokens if driver.result else 0
-    # Numbered anew: of the whole schedule it has a part.
+    # Renumbered: the share has only part of the whole schedule.
     numbered = replace(own, index=np.arange(len(own), dtype=np.int64))
     return metrics.compute(numbered, len(own), None, least)
 
 
 def _with_ratios(telemetry: Telemetry | None, share: Metrics) -> Telemetry | None:
-    """Return what a node watched, with its joules over what it answered."""
+    """Return a node's telemetry, with its joules per token and query that it answered."""
     if telemetry is None or telemetry.energy is None:
         return telemetry
     ratios = metrics.per_joule(telemetry.energy.joules, [share])

@@ -1,6 +1,6 @@
-"""What happened when on a node, in equal bins of time: what a chart needs, in a thousandth of the samples' memory.
+"""What happened on a node over time, in equal bins: enough for a chart, in a thousandth of the samples' memory.
 
-Bins are 1, 2, 4, ... ms wide, so that the bins of nodes that measured for different times can be brought to one width.
+Bins are 1, 2, 4, ... ms wide, so that the bins of nodes that measured for different times can be merged to one width.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmark.records import Tick
 
 LEAST_WIDTH_NS = 1_000_000
 MOST_BINS = 120
-# What is kept of telemetry.jsonl, by the fields' names.
+# Fields of telemetry.jsonl that are kept.
 OF_GPUS = ("sm_clock_mhz", "power_w", "temperature_c")
 OF_HOST = ("cpu_percent",)
 
@@ -29,7 +29,7 @@ def _zeros(count: int) -> array[float]:
 
 @dataclass(frozen=True)
 class Envelope:
-    """Lowest, mean and highest value in each bin. `weight` is what the mean rests on; 0: nothing was seen."""
+    """Lowest, mean and highest value in each bin. `weight`: how many values the mean is of; 0: none."""
 
     low: array[float]
     high: array[float]
@@ -38,22 +38,22 @@ class Envelope:
 
     @classmethod
     def empty(cls, bins: int) -> Envelope:
-        """Return one in which nothing was seen yet."""
+        """Return bins without values."""
         return cls(array("d", [math.inf]) * bins, array("d", [-math.inf]) * bins, _zeros(bins), _zeros(bins))
 
     def see(self, number: int, value: float, weight: float = 1.0) -> None:
-        """Take a value into a bin."""
+        """Add a value to a bin."""
         self.low[number] = min(self.low[number], value)
         self.high[number] = max(self.high[number], value)
         self.total[number] += value * weight
         self.weight[number] += weight
 
     def mean(self, number: int) -> float | None:
-        """Return a bin's mean; None where nothing was seen."""
+        """Return a bin's mean; None without values."""
         return self.total[number] / self.weight[number] if self.weight[number] else None
 
     def merged(self, factor: int) -> Envelope:
-        """Return the same in bins that are `factor` times as wide."""
+        """Return the same values in bins that are `factor` times as wide."""
         return Envelope(
             array("d", (min(each) for each in _chunks(self.low, factor))),
             array("d", (max(each) for each in _chunks(self.high, factor))),
@@ -66,9 +66,9 @@ class Envelope:
 class TimeSeries:
     """One node's measuring window, from 0 to `end_ns` of its clock.
 
-    `tokens`: output tokens that came in each bin; the first of an answer when it came, the rest evenly until its last.
+    `tokens`: output tokens in each bin: the first of an answer when it came, the rest spread evenly until its last.
     `in_flight`: queries between issue and completion; failed ones have no end and are left out.
-    `watched`: what was seen of the host and its GPUs, every tick (of every GPU) a value.
+    `watched`: telemetry of the host and its GPUs, a value for every tick (of every GPU).
     """
 
     width_ns: int
@@ -79,16 +79,16 @@ class TimeSeries:
 
     @property
     def bins(self) -> int:
-        """How many bins there are; the last may reach beyond the window's end."""
+        """The number of bins; the last may extend beyond the window's end."""
         return len(self.tokens)
 
     def tokens_per_s(self, number: int) -> float:
-        """Return output tokens per second in a bin, over the part of it that lies in the window."""
+        """Return output tokens per second in a bin, over its part within the window."""
         inside_ns = min(self.width_ns, self.end_ns - number * self.width_ns)
         return self.tokens[number] / inside_ns * NS_PER_S
 
     def merged(self, width_ns: int) -> TimeSeries:
-        """Return the same in wider bins; `width_ns` is a multiple of this width."""
+        """Return the same series in wider bins; `width_ns` is a multiple of this width."""
         factor = width_ns // self.width_ns
         if factor == 1:
             return self
@@ -102,7 +102,7 @@ class TimeSeries:
 
 
 def time_series_of(samples: Columns, ticks: Iterable[Tick] = ()) -> TimeSeries | None:
-    """Return the series of the completed samples and the ticks beside them; None where no query completed."""
+    """Return the series of the completed samples and of the ticks; None if no query completed."""
     done = samples.completed_ns > 0
     if not done.any():
         return None
@@ -121,15 +121,15 @@ def time_series_of(samples: Columns, ticks: Iterable[Tick] = ()) -> TimeSeries |
 
 
 def _tokens(samples: Columns, width_ns: int, bins: int) -> array[float]:
-    """Return the tokens in each bin. A rate that begins in a bin adds in part to it, in full to later ones."""
+    """Return the tokens in each bin. A rate that begins in a bin adds to part of it, and to all of later bins."""
     reported = (samples.completed_ns > 0) & (samples.first_token_ns != ABSENT) & (samples.output_tokens > 0)
     first_ns, last_ns = samples.first_token_ns[reported], samples.completed_ns[reported]
     tokens = samples.output_tokens[reported]
     at_once = first_ns == last_ns
-    # All at once: all of them in the last one's bin, and no rate.
+    # Tokens that come all at once are in the last one's bin, without a rate.
     each = np.where(at_once, 0.0, (tokens - 1) / np.where(at_once, 1, last_ns - first_ns))
     first, last = first_ns // width_ns, last_ns // width_ns
-    # An answer after the other, so that sums are made in the same order whoever makes them.
+    # One answer after another, so that sums are always computed in the same order.
     came = _sums(
         [np.where(at_once, np.minimum(last, bins - 1), first), first, last],
         [
@@ -143,13 +143,13 @@ def _tokens(samples: Columns, width_ns: int, bins: int) -> array[float]:
     now = 0.0
     for number in range(bins):
         now += rate[number]
-        # What is left of many rates that were added and taken away again is not quite nothing.
+        # Adding and subtracting many rates leaves a rounding error.
         came[number] = max(0.0, came[number] + now * width_ns)
     return came[:bins]
 
 
 def _in_flight(issued_ns: Ints, completed_ns: Ints, width_ns: int, bins: int) -> Envelope:
-    """Return how many were in flight, by how long they were: from one moment at which that, or the bin, changes on."""
+    """Return how many queries were in flight, weighted by time: between changes of that number, or of the bin."""
     edges = np.arange(1, bins, dtype=np.int64) * width_ns
     moments = np.sort(np.concatenate(([0], issued_ns, completed_ns, edges)))
     since_ns = moments[:-1][moments[1:] > moments[:-1]]
@@ -169,7 +169,7 @@ def _in_flight(issued_ns: Ints, completed_ns: Ints, width_ns: int, bins: int) ->
 
 
 def _sums(bins: Sequence[Ints], amounts: Sequence[Ints | Floats], count: int) -> array[float]:
-    """Return the sums in `count` bins of amounts, each with its bin, in the order of the samples."""
+    """Return the sums of amounts in `count` bins, each amount with its bin, in the order of the samples."""
     weights = np.stack(amounts, 1).ravel().astype(np.float64)
     sums: Floats = np.bincount(np.stack(bins, 1).ravel(), weights, count).astype(np.float64)
     return doubles(sums)

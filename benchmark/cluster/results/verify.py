@@ -1,4 +1,4 @@
-"""Is the number true? A node's result is held against what was asked of the node and against its own samples."""
+"""Whether a node's result is true: it is checked against the node's order and against its own samples."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from benchmark.records import LoadGenResult, Metrics, NodeResult, RunRecord, Sol
 from benchmark.settings import ResolvedSettings
 from benchmark.verdict import Findings, judge
 
-# No GPU draws as much.
+# No GPU draws this much.
 MAX_GPU_W = 5000
 
 
 def check_origin(result: NodeResult, run: RunRecord, node: str) -> None:
-    """Raise InputError where the result is not this node's answer to what this run asked of it."""
+    """Raise InputError if the result is not this node's result for this run's order."""
     if result.run_id != run.run_id:
         raise InputError(f"it belongs to the run {result.run_id}, not to {run.run_id}.")
     if result.node != node:
         raise InputError(f"it is the result of {result.node}, not of {node}.")
     if not run.took_part(node, result.attempt):
-        raise InputError(f"it is of attempt {result.attempt} at the run, in which {node} was not asked.")
+        raise InputError(f"it is from attempt {result.attempt} at the run, in which {node} did not take part.")
     asked = run.nodes[node]
     for path, claimed, given in differences(result.resolved.model_dump(), asked.model_dump()):
-        raise InputError(f"it was measured with other settings than were asked: {path} is {claimed!r}, not {given!r}.")
+        raise InputError(f"it was measured with other settings than the run's: {path} is {claimed!r}, not {given!r}.")
     if result.engine is not None and result.engine.name not in {asked.profile.engine, asked.profile.fallback_engine}:
-        raise InputError(f"the engine {result.engine.name} answered where {asked.profile.engine} was asked for.")
+        raise InputError(f"the engine {result.engine.name} answered instead of {asked.profile.engine}.")
 
 
 def measured(
     samples: Columns, asked: ResolvedSettings, loadgen: LoadGenResult | None, claimed: Metrics | None = None
 ) -> Metrics:
-    """Return what the samples amount to. Raises InputError where they cannot be one run's.
+    """Return the metrics of the samples. Raises InputError if they cannot be one run's.
 
-    A node that `claimed` times of its samples in a run of LoadGen, as earlier versions did, is held against those.
+    If a node `claimed` times from its samples in a run of LoadGen, as earlier versions did, these are computed too.
     """
     times_of = metrics.LOADGENS if claimed is None else claimed.times_of
     try:
@@ -52,9 +52,9 @@ def measured(
 
 
 def check_loadgen(result: NodeResult, directory: Path, prefix: str = "") -> None:
-    """Raise InputError where the result quotes LoadGen other than its logs in `directory` do.
+    """Raise InputError if the result quotes LoadGen differently from the logs in `directory`.
 
-    With the prefix of a repeat, of which the result then is, only that repeat's logs are read.
+    With the prefix of a repeat, the result is that repeat's, and only its logs are read.
     """
     quotes = {prefix: result.loadgen}
     if not prefix:
@@ -79,34 +79,34 @@ def check_loadgen(result: NodeResult, directory: Path, prefix: str = "") -> None
     asked = result.resolved.profile
     if asked.scenario == "loadgen" and asked.measures_queries:
         if result.loadgen is None:
-            raise InputError("LoadGen was to drive it, and it has no result of LoadGen.")
+            raise InputError("LoadGen should have driven it, but it has no result of LoadGen.")
         if result.loadgen.valid is None:
-            raise InputError("LoadGen was to judge it, and LoadGen gave no verdict on it.")
+            raise InputError("LoadGen should have judged it, but it has no verdict of LoadGen.")
 
 
 def check_solo(solo: Solo, samples: Columns, asked: ResolvedSettings) -> None:
-    """Raise InputError where a node claims other figures of its turn alone than its samples give."""
+    """Raise InputError if a node's figures alone differ from those of its samples."""
     if asked.profile.scenario == "loadgen" and solo.loadgen is None:
-        raise InputError("LoadGen was to drive it alone too, and it has no result of LoadGen of that.")
+        raise InputError("LoadGen should have driven it alone too, but it has no result of LoadGen for that.")
     given = measured(samples, asked, solo.loadgen, solo.metrics)
     for path, claimed, value in differences(solo.metrics.model_dump(), given.model_dump()):
-        raise InputError(f"alone, its metric {path} is {claimed}, its samples give {value}.")
+        raise InputError(f"alone, its metric {path} is {claimed}, but its samples give {value}.")
     if samples.last_ns > solo.window.ended_unix_ns - solo.window.started_unix_ns:
-        raise InputError("its samples alone reach beyond the time in which it measured alone.")
+        raise InputError("its samples alone extend beyond the time in which it measured alone.")
 
 
 def check_repeats(result: NodeResult, asked: ResolvedSettings, node: str) -> None:
-    """Raise InputError where a complete result has other repeats, or steps of a sweep, than were asked for."""
+    """Raise InputError if a complete result has other repeats, or steps of a sweep, than ordered."""
     if asked.profile.sweep is not None:
         check_steps(result, asked.profile.sweep, node)
         return
     count = asked.settings.benchmark_repeats if asked.profile.measures_queries else 1
     if [repeat.number for repeat in result.repeats] != list(range(2, count + 1)):
-        raise InputError(f"{node}: {1 + len(result.repeats)} repeats came back, {count} were asked for.")
+        raise InputError(f"{node}: {1 + len(result.repeats)} repeats came back instead of {count}.")
 
 
 def check_steps(result: NodeResult, sweep: Sweep, node: str) -> None:
-    """Raise InputError where the steps are not some of the ladder, one after the other, or none ended it."""
+    """Raise InputError if the steps are not consecutive steps of the ladder, or the reason that it ended is missing."""
     loads = [result.load, *(repeat.load for repeat in result.repeats)]
     measured_steps = [load.step for load in loads if load]
     if not measured_steps and result.status != "complete" and not result.repeats:
@@ -114,15 +114,15 @@ def check_steps(result: NodeResult, sweep: Sweep, node: str) -> None:
     first = sweep.steps.index(measured_steps[0]) if measured_steps and measured_steps[0] in sweep.steps else 0
     expected = list(sweep.steps[first : first + 1 + len(result.repeats)])
     if measured_steps != expected:
-        raise InputError(f"{node}: it measured the steps {measured_steps} of a sweep that asks for {expected}.")
+        raise InputError(f"{node}: it measured the steps {measured_steps} of a sweep with {expected}.")
     if result.status == "complete" and not result.sweep_ended:
-        raise InputError(f"{node}: it claims to be complete, and does not say why its sweep ended.")
+        raise InputError(f"{node}: it claims to be complete, but does not say why its sweep ended.")
 
 
 def check_claims(result: NodeResult, samples: Columns, given: Metrics) -> None:
-    """Raise InputError where a complete result claims what its samples do not give.
+    """Raise InputError if a complete result contradicts its samples.
 
-    The checks of the verdict are judged again. A node may have further reasons against itself, never for itself.
+    The checks of the verdict are judged again. A node may have further reasons to be invalid, never to be valid.
     """
     profile, settings = result.resolved.profile, result.resolved.settings
     performed = profile.measures_queries
@@ -131,15 +131,15 @@ def check_claims(result: NodeResult, samples: Columns, given: Metrics) -> None:
     parts += ["audit"] if settings.benchmark_audit else []
     parts += ["accuracy"] if profile.accuracy != "off" else []
     if missing := [name for name in parts if getattr(result, name) is None]:
-        raise InputError(f"it claims to be complete and has no {' and no '.join(missing)}.")
+        raise InputError(f"it claims to be complete, but has no {' and no '.join(missing)}.")
     engine, environment, verdict = result.engine, result.environment, result.verdict
     if environment is None or verdict is None:
-        return  # named above; said again for the type checker
+        return  # checked above; repeated for the type checker
     if (
         engine
         and settings.benchmark_device == "cuda"
         and not engine.simulated
-        # Of a group the other nodes have their own: see `results/groups.py`.
+        # A group's other nodes have their own GPUs: see `results/groups.py`.
         and not settings.benchmark_group
         and engine.replicas > len(environment.gpus)
     ):
@@ -160,9 +160,9 @@ def check_claims(result: NodeResult, samples: Columns, given: Metrics) -> None:
     # Words may change between versions of this program; values, limits and outcomes may not.
     claims = [check.model_dump(exclude={"note"}) for check in verdict.checks]
     for path, claimed, value in differences(claims, [check.model_dump(exclude={"note"}) for check in judged.checks]):
-        raise InputError(f"its verdict's checks differ from what its samples give{_at(path, claimed, value)}.")
+        raise InputError(f"its verdict's checks differ from those of its samples{_at(path, claimed, value)}.")
     if verdict.valid != (judged.valid and not verdict.reasons) or not (verdict.valid or verdict.reasons):
-        raise InputError(f"it claims to be {_word(verdict.valid)}, its samples make it {_word(judged.valid)}.")
+        raise InputError(f"it claims to be {_word(verdict.valid)}, but by its samples it is {_word(judged.valid)}.")
 
 
 def _check_measurement(result: NodeResult, replicas: int, samples: Columns, given: Metrics) -> None:
@@ -170,29 +170,29 @@ def _check_measurement(result: NodeResult, replicas: int, samples: Columns, give
     found = result.peak.target_qps if result.peak else None
     target = found if asked == "auto" else float(asked) * replicas
     if target is None or result.target_qps is None or not math.isclose(result.target_qps, target):
-        raise InputError(f"it was held against a target of {result.target_qps} queries/s, {target} was asked.")
+        raise InputError(f"its target was {result.target_qps} queries/s instead of {target}.")
     claims = result.metrics.model_dump() if result.metrics else {}
     for path, claimed, value in differences(claims, given.model_dump()):
-        raise InputError(f"its metric {path} is {claimed}, its samples give {value}.")
+        raise InputError(f"its metric {path} is {claimed}, but its samples give {value}.")
     if result.window and samples.last_ns > result.window.ended_unix_ns - result.window.started_unix_ns:
-        raise InputError("its samples reach beyond its measuring window.")
+        raise InputError("its samples extend beyond its measuring window.")
     _check_cache(result, samples)
     _check_energy(result, given)
 
 
 def _check_cache(result: NodeResult, samples: Columns) -> None:
-    """Raise InputError where the samples have more cached prompt tokens than the result says."""
+    """Raise InputError if the samples have more cached prompt tokens than the result."""
     if result.serving is None:
         return
     cache = result.serving.prefix_cache
     claimed = cache.cached_tokens or 0 if cache else 0
     found = int(samples.cached_tokens[samples.cached_tokens > 0].sum())
     if found > claimed:
-        raise InputError(f"it claims {claimed} prompt tokens from a prefix cache, its samples have {found}.")
+        raise InputError(f"it claims {claimed} prompt tokens from a prefix cache, but its samples have {found}.")
 
 
 def _check_energy(result: NodeResult, given: Metrics) -> None:
-    """Raise InputError for joules that no GPUs can have used, or that are divided by other counts than the samples'."""
+    """Raise InputError for joules that no GPUs can have used, or that are divided by wrong counts."""
     energy = result.telemetry.energy if result.telemetry else None
     if energy is None or result.window is None or result.environment is None:
         return
@@ -200,12 +200,12 @@ def _check_energy(result: NodeResult, given: Metrics) -> None:
     most = MAX_GPU_W * len(result.environment.gpus) * window_s
     if not 0 <= energy.joules <= most or not math.isclose(energy.window_s, window_s):
         raise InputError(
-            f"it claims {energy.joules:g} J in {energy.window_s:g} s; its window has {window_s:g} s, and its "
+            f"it claims {energy.joules:g} J in {energy.window_s:g} s; its window is {window_s:g} s long, and its "
             f"{len(result.environment.gpus)} GPUs cannot have used more than {most:g} J."
         )
     for name, value in metrics.per_joule(energy.joules, [given]).items():
         for _, claimed, right in differences(getattr(energy, name), value):
-            raise InputError(f"its {name} is {claimed}, its joules and samples give {right}.")
+            raise InputError(f"its {name} is {claimed}, but its joules and samples give {right}.")
 
 
 def _at(path: str, claimed: Any, value: Any) -> str:

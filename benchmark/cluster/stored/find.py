@@ -1,4 +1,4 @@
-"""The directory of a run by the names that people give it: the same everywhere."""
+"""Find a run's directory by any of its names, the same way everywhere."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from benchmark.rundir import RUN_FILE
 from benchmark.text.columns import clean
 
 LATEST = "latest"
-# Of runs that a message names.
+# Most runs that a message names.
 MAX_NAMED = 3
-# Of a run's id, in characters.
+# Characters of a run id.
 MAX_NAME = 200
 _TIME = re.compile(r"[0-9]{8}T[0-9]{6}Z-")
 
@@ -22,7 +22,7 @@ _TIME = re.compile(r"[0-9]{8}T[0-9]{6}Z-")
 def find_run(results: Path, name: str) -> Path:
     """Return the absolute directory of a run: an id, the unique beginning of one, `latest`, or a path.
 
-    Raises InputError that names the newest runs where there is none, and the candidates where there are several.
+    Raises InputError, naming the newest runs if there is none, and the candidates if there are several.
     """
     if found := run_at(name) or _inside(results, name) or (_run(Path(name)) if name else None):
         return found
@@ -37,18 +37,18 @@ def find_run(results: Path, name: str) -> Path:
 
 
 def run_at(path: str) -> Path | None:
-    """Return the run's directory that a path with a slash leads to; None: it leads to none, or has no slash."""
+    """Return the run's directory for a path with a slash; None if it is not one, or has no slash."""
     return _run(Path(path).expanduser()) if os.sep in path else None
 
 
 def require_name(name: str) -> None:
-    """Raise InputError for what can only be a path, and so is looked for nowhere else."""
+    """Raise InputError for a name that can only be a path, and so is not searched for elsewhere."""
     if name.startswith((os.sep, f"~{os.sep}", f".{os.sep}", f"..{os.sep}")):
-        raise InputError(f"{name} is not a run: there is no {RUN_FILE} in it.")
+        raise InputError(f"{name} is not a run: it has no {RUN_FILE}.")
 
 
 def stored_ids(results: Path, closed: list[str] | None = None) -> list[str]:
-    """Return the ids of the runs in a results directory, the oldest first: an id begins with its UTC time.
+    """Return the ids of the runs in a results directory, oldest first: an id begins with its UTC time.
 
     Directories with a name of somebody's own come before them: what their runs' time is, the name does not say.
 
@@ -60,8 +60,8 @@ def stored_ids(results: Path, closed: list[str] | None = None) -> list[str]:
             names = [entry.name for entry in entries if not entry.name.startswith(".") and not entry.is_symlink()]
     except FileNotFoundError as error:
         raise InputError(
-            f"{results}: {error.strerror}: no run was kept there yet, or benchmark_results_dir (--results-dir) is to "
-            "name another directory."
+            f"{results}: {error.strerror}: no run was stored there yet, or benchmark_results_dir (--results-dir) "
+            "should name another directory."
         ) from None
     except OSError as error:
         raise InputError(f"{results}: {error.strerror}.") from None
@@ -83,7 +83,7 @@ def _inside(results: Path, name: str) -> Path | None:
         return None
     if found := _run(results / name):
         return found
-    # Results that were copied without the link, or whose newest run was removed.
+    # The results were copied without the link, or the newest run was removed.
     known = stored_ids(results) if name == LATEST and results.is_dir() else []
     return (results / known[-1]).resolve() if known else None
 
@@ -93,12 +93,12 @@ def _run(directory: Path) -> Path | None:
 
 
 def _is_name(name: str) -> bool:
-    # As records take it: a name that is not UTF-8 has surrogates.
+    # As in records: a name that is not UTF-8 has surrogates.
     return len(name) <= MAX_NAME and not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a name that is too long, a directory that may not be entered
+    except OSError:  # a name that is too long, an inaccessible directory
         return False

@@ -1,8 +1,8 @@
-"""`index.json` beside the runs: what each says, so that a thousand runs are not read again for every new one.
+"""`index.json` beside the runs: a cache of their content, so that a new run does not make all others be read again.
 
-A run's entry counts as long as its files are the very ones that it was made from; all others are read again. Nothing
-is in it that the runs' files do not say: it may be removed, and writers need no lock, since an entry that the last one
-did not know is only read once more.
+An entry is valid as long as the run's files are the ones that it was made from; other runs are read again. The index
+contains nothing that is not in the runs' files: it may be removed, and writers need no lock, since an entry that is
+lost is only read once more.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmark.rundir import RESULT_FILE, RUN_FILE
 from benchmark.text.columns import clean
 
 INDEX = "index.json"
-# What an entry holds; another number, or another version of the program, makes the index anew.
+# Version of the entries' format; another number, or another version of the program, rebuilds the index.
 FORMAT = 6
 MAX_BYTES = 512 * 2**20
 
@@ -31,17 +31,17 @@ Entry = dict[str, Any]
 
 
 def stored_runs(results: Path, skipped: list[str] | None = None) -> list[StoredRun]:
-    """Return every run of a results directory that can be read, the oldest first; append to `skipped` why others not.
+    """Return every readable run of a results directory, oldest first; append to `skipped` why others are missing.
 
-    A run that was copied, under whatever name, is one run. Raises InputError where there is no such directory. A
-    directory that cannot be written is only read.
+    Copies of a run, under any name, count once. Raises InputError if there is no such directory. Without write
+    permission the index is not updated.
     """
     before = _read(results / INDEX)
     entries: dict[str, Entry] = {}
     runs = []
     unread: list[str] = []
     for run_id in stored_ids(results, unread):
-        # Before the files are read: should they be replaced meanwhile, the entry does not fit them and is made again.
+        # Before reading the files: if they are replaced meanwhile, the entry does not match and is rebuilt.
         files = _files(results / run_id)
         entry = before.get(run_id, {})
         if entry.get("files") != files:
@@ -62,9 +62,9 @@ def stored_runs(results: Path, skipped: list[str] | None = None) -> list[StoredR
 
 
 def runs_up_to(run_dir: Path) -> list[StoredRun]:
-    """Return the runs that are no younger than the one in a directory, that one last; none where it is not among them.
+    """Return the runs up to the one in a directory, which comes last; none if it is not among them.
 
-    Raises InputError where the results directory cannot be read.
+    Raises InputError if the results directory cannot be read.
     """
     runs = stored_runs(run_dir.parent)
     place = next((number for number, run in enumerate(runs) if run.run_id == run_dir.name), -1)
@@ -72,7 +72,7 @@ def runs_up_to(run_dir: Path) -> list[StoredRun]:
 
 
 def _without_copies(runs: list[StoredRun], copies: list[str]) -> Iterator[StoredRun]:
-    """Yield each run once, the oldest first: where it has its own name, or where it was found first."""
+    """Yield each run once, oldest first: the directory with its own name, or else the first one."""
     kept: dict[str, StoredRun] = {}
     for run in runs:
         own = str(run.content["short"]["run_id"])
@@ -87,7 +87,7 @@ def _without_copies(runs: list[StoredRun], copies: list[str]) -> Iterator[Stored
 
 
 def _files(directory: Path) -> list[list[int]]:
-    """Return what changes whenever a file is written, replaced or copied."""
+    """Return a stamp that changes whenever a file is written, replaced or copied."""
     found = []
     for name in (RUN_FILE, RESULT_FILE):
         with suppress(OSError):
@@ -97,7 +97,7 @@ def _files(directory: Path) -> list[list[int]]:
 
 
 def _read(path: Path) -> dict[str, Entry]:
-    """Return the entries; none where the file is missing, damaged or another version's."""
+    """Return the entries; none if the file is missing, damaged or of another version."""
     try:
         head, _, body = read_text(path, MAX_BYTES).partition("\n")
         if json.loads(head) != _head(body):
@@ -110,7 +110,7 @@ def _read(path: Path) -> dict[str, Entry]:
 
 def _write(path: Path, entries: dict[str, Entry]) -> None:
     body = json.dumps(entries, separators=(",", ":"))
-    # Not synced: what a power cut takes is made again.
+    # Not synced: entries lost in a power cut are rebuilt.
     write_atomic(path, f"{json.dumps(_head(body))}\n{body}", synced=False)
 
 

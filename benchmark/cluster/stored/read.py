@@ -1,4 +1,4 @@
-"""What a stored run says of each node: from its cluster result and run.json, never from samples."""
+"""Read a stored run's nodes from its cluster result and run.json, never from samples."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from benchmark.words import brief
 
 METRICS = ("qps", "tokens_per_s", "latency_ms.p50", "ttft_ms.p50", "tpot_ms.p50", ENERGY)
 KIND = ("profile", "scenario", "model", "engine", "settings")
-"""What tells apart what was asked of a node, as names of labels; `settings` is a hash of all that decides."""
+"""Labels that identify what was measured on a node; `settings`: a hash of everything that matters."""
 
 
-# States that say nothing yet of a node while the run goes on.
+# States that are not final while the run is in progress.
 _OPEN = (UNFINISHED, PARTIAL, "missing", "interrupted", IN_PROGRESS)
 
 
 @dataclass(frozen=True)
 class StoredNode:
-    """One node in one run. `kind`: what was asked, by KIND. The comparison key is empty where it was not counted."""
+    """One node in one run. `kind`: what was measured, by KIND. The comparison key is empty if it was not counted."""
 
     node: str
     state: str
@@ -48,9 +48,9 @@ class StoredNode:
     label: str
     rate: str
     values: dict[str, float]
-    """Metric -> value; probes among them, by `probe.<name>`: the median of the node's GPUs."""
+    """Metric -> value, including probes (`probe.<name>`: the median of the node's GPUs)."""
     units: dict[str, str]
-    """Of probes: metric -> unit."""
+    """For probes: metric -> unit."""
 
     @property
     def delivered(self) -> bool:
@@ -60,7 +60,7 @@ class StoredNode:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """One run; `content` is what the index keeps of it, compact: groups, kinds and rows that refer to them."""
+    """One run; `content`: its compact form in the index, with groups, kinds, and rows that refer to them."""
 
     run_id: str
     content: Mapping[str, Any]
@@ -72,29 +72,29 @@ class StoredRun:
 
     @property
     def inventory(self) -> Sequence[str]:
-        """The nodes that the inventory had; empty: not known."""
+        """The nodes of the inventory; empty: unknown."""
         return list(self.content["inventory"])
 
     @property
     def short(self) -> RunInShort:
-        """What a list of runs says of it; where its report lies is not known."""
-        # By its directory's name, as everywhere: a copy may have another.
+        """Its entry in a list of runs, without the report's path."""
+        # Identified by its directory's name, as everywhere: a copy may have another run id.
         short = RunInShort.model_validate({**self.content["short"], "run_id": self.run_id})
         return in_progress(short) if self.in_progress else short
 
     @cached_property
     def in_progress(self) -> bool:
-        """Whether its playbook is at work, on this machine."""
+        """Whether its playbook is running on this machine."""
         leader = self.content["leader"]
         return at_work(leader and Controller.model_validate(leader))
 
     @property
     def names(self) -> list[str]:
-        """The nodes that were asked."""
+        """The nodes of the run."""
         return list(self.content["nodes"])
 
     def node(self, name: str) -> StoredNode | None:
-        """Return what the run says of a node; None where it was not asked."""
+        """Return a node of the run; None if it is not in the run."""
         row = self.content["nodes"].get(name)
         if row is None:
             return None
@@ -111,7 +111,7 @@ class StoredRun:
 
 
 def read_stored(results: Path, run_id: str) -> dict[str, Any]:
-    """Return the `content` of a StoredRun from the run's files. Raises InputError where they cannot be read."""
+    """Return the `content` of a StoredRun from the run's files. Raises InputError if they cannot be read."""
     directory = results / run_id
     run = as_rows(read_record(directory / RUN_FILE, RunRecord))
     rows: dict[str, NodeRow] = {}
@@ -160,28 +160,28 @@ def _leader(run: RunRecord) -> dict[str, Any] | None:
 
 
 def history_key(group: Group, row: NodeRow) -> str:
-    """Return the hash of what must be equal for a node's runs to be one series."""
+    """Return the hash of what must be equal for a node's runs to form one series."""
     return canonical_sha256([sorted(group.key.items()), row.gpus, row.rate])[:16]
 
 
 def fallback_of(row: NodeRow | None, groups: Sequence[Group]) -> str:
-    """Return the engine that answered in the place of the profile's own; empty: that one did, or none."""
+    """Return the engine that replaced the profile's own; empty if none did."""
     if row is None or not row.fallback or row.group is None or row.group >= len(groups):
         return ""
     return groups[row.group].key.get("engine", "")
 
 
 def kind_of(asked: ResolvedSettings, fallback: str = "") -> tuple[str, ...]:
-    """Return the values of KIND for what a node was asked: known also of a node that failed.
+    """Return the values of KIND from a node's order: they are also known for a node that failed.
 
-    Another engine than the one asked for makes another kind.
+    A fallback engine makes another kind.
     """
     settings, profile = asked.settings, asked.profile
     scenario = str(profile.scenario_options.get("scenario", profile.scenario))
     if not profile.loads_model:
         asked_of_hardware = [settings.benchmark_device, profile.model_dump(mode="json")]
         return profile.name, scenario, NONE, profile.engine, canonical_sha256(asked_of_hardware)[:8]
-    # Which model a server has is its own to say.
+    # A server's model is only known from its own report.
     model = settings.benchmark_endpoint_model if profile.engine == ENDPOINT else settings.benchmark_model
     deciding = [
         settings.benchmark_model,
@@ -191,7 +191,7 @@ def kind_of(asked: ResolvedSettings, fallback: str = "") -> tuple[str, ...]:
         settings.benchmark_dataset_path,
         settings.benchmark_replicas,
         settings.benchmark_endpoint_urls,
-        # A schedule's rate decides how long queries wait; of other scenarios it is a limit.
+        # A schedule's rate decides how long queries wait; in other scenarios it is only a limit.
         settings.benchmark_target_qps if profile.scheduled and not profile.replays else None,
         profile.model_dump(mode="json"),
         *([settings.benchmark_system] if settings.benchmark_system != "node" else []),
@@ -200,7 +200,7 @@ def kind_of(asked: ResolvedSettings, fallback: str = "") -> tuple[str, ...]:
 
 
 def _state(directory: Path, node: str, row: NodeRow | None) -> tuple[str, str, str]:
-    """Return how a node ended, in which stage, and why in a line; the last two are empty where it is valid."""
+    """Return how a node ended, in which stage, and why in a line; the last two are empty for a valid node."""
     failure = None
     if row is None or not (row.counted or row.stage):
         with suppress(InputError):

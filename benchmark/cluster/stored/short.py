@@ -1,4 +1,4 @@
-"""A run in short: its verdict, its figures, and what to look at first."""
+"""A short form of a run: its verdict, its figures, and what to look at first."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from benchmark.served import describe_model
 from benchmark.text.figures import probe_unit
 from benchmark.words import brief
 
-# Of the hardware's figures, where there are no others.
+# Most figures of the hardware, if there are no others.
 MOST_PROBES = 2
 SIMULATED = "simulated: no model was run"
-SHARED = "the nodes may be one machine"
+SHARED = "the nodes may share one machine"
 NO_SUMMARY = (
-    "Its controller was killed, or it goes on elsewhere. Once it has ended, -e benchmark_resume={} measures what is "
+    "Its controller was killed, or it is running elsewhere. Once it has ended, -e benchmark_resume={} measures what is "
     "missing."
 )
-GOES_ON = "Its playbook is at work: what is known of nodes by now is not its result."
+GOES_ON = "Its playbook is still running: what is known of nodes so far is not its result."
 
 
 def run_in_short(run: RunRecord, result: ClusterResult | None) -> RunInShort:
-    """Return what a list of runs says of one; `result`: None where it has no summary."""
+    """Return a run's entry in a list; `result`: None if it has no summary."""
     if result is not None and result.in_progress:
-        result = None  # somebody looked while it went on
+        result = None  # the summary was made while the run was in progress
     run = as_rows(run)
     asked = run.nodes.values()
     models = {row.model for row in result.nodes if row.model} if result else set()
@@ -55,7 +55,7 @@ def run_in_short(run: RunRecord, result: ClusterResult | None) -> RunInShort:
 
 
 def in_progress(short: RunInShort) -> RunInShort:
-    """Return what is said of a run while it goes on: figures that it may have are of an earlier attempt, or of some."""
+    """Return the entry of a run in progress: existing figures are of an earlier attempt, or of some nodes only."""
     return short.model_copy(
         update={
             "verdict": IN_PROGRESS,
@@ -69,7 +69,7 @@ def in_progress(short: RunInShort) -> RunInShort:
 
 
 def not_hardware(run: RunRecord, result: ClusterResult | None) -> str:
-    """Return why a run's figures say nothing of the hardware; empty: they do."""
+    """Return why a run's figures say nothing about the hardware; empty if they do."""
     shared = any(one.settings.benchmark_shared_machine for one in run.nodes.values())
     simulated = result is not None and any(row.simulated for row in result.nodes)
     return "; ".join(words for words, so in ((SIMULATED, simulated), (SHARED, shared)) if so)
@@ -89,7 +89,7 @@ def _group(group: Group, number: int, result: ClusterResult) -> GroupInShort:
 
 
 def _probes(found: Sequence[dict[str, NodeFigure]]) -> Iterator[str]:
-    """Yield the first figures: each the median of the nodes."""
+    """Yield the first figures, each as the median of the nodes."""
     for one in ranked(in_order(found))[:MOST_PROBES]:
         middle = median(each[one.name].median for each in found if one.name in each)
         yield f"{one.words} {amount(middle)}{probe_unit(one.unit)}"

@@ -1,13 +1,13 @@
-"""How a run ended, or one node in it, in the words that lists of runs use."""
+"""How a run, or a node in it, ended, in the words of lists of runs."""
 
 from __future__ import annotations
 
 from typing import Final
 
-# In a partial run a node without a result need not have failed.
+# In a partial run a node without a result has not necessarily failed.
 VALID: Final = "valid"
 INVALID: Final = "invalid"
 PARTIAL: Final = "partial"
 UNFINISHED: Final = "no summary"
-# Its controller is at work, on this machine.
+# Its controller is running on this machine.
 IN_PROGRESS: Final = "in progress"

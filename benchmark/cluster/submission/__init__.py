@@ -1,1 +1,1 @@
-"""One or several runs as the directory tree that MLCommons' submission checker reads."""
+"""Write one or more runs as the directory tree that MLCommons' submission checker reads."""

@@ -1,4 +1,4 @@
-"""LoadGen's logs of answers as a submission holds them: what they came to, and of a long one only its ends."""
+"""LoadGen's logs of answers in a submission: their results, and only both ends of a long log."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from benchmark.audit import Verification
 from benchmark.files import file_sha256
 from benchmark.records import Rouge
 
-# Bytes at either end that a truncated log keeps; a shorter log is kept whole.
+# Bytes at either end that a truncated log keeps; a shorter log is kept in full.
 KEPT = 4096
 GAP = b"\n\n...\n\n"
 
 
 def write_truncated(source: Path, target: Path) -> None:
-    """Write the log's first and last bytes; raise OSError where one of the files cannot be opened."""
+    """Write the log's first and last bytes. Raises OSError if one of the files cannot be opened."""
     with source.open("rb") as log:
         size = log.seek(0, 2)
         log.seek(0)

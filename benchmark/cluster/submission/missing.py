@@ -1,4 +1,4 @@
-"""What the division asks for and the runs do not give: sentences, each with the command that makes it."""
+"""What the division requires and the runs lack: sentences, each with the command that produces it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FRAMEWORKS = [f"package {name}" for name in ("torch", "transformers", *(one.pack
 
 
 def missing(submission: Submission, division: Division) -> list[str]:
-    """Return what is missing, in the order in which to do something about it; empty: nothing that is known here."""
+    """Return what is missing, in the order in which to fix it; empty if nothing is, as far as is known here."""
     sentences: list[str] = []
     for benchmark, nodes in submission.benchmarks.items():
         # What is missing -> the nodes that lack it, so that many nodes do not say the same.
@@ -50,22 +50,22 @@ def missing(submission: Submission, division: Division) -> list[str]:
     parts = [part for node in submission.nodes for part in submission.parts(node)]
     if any(part.result.engine and part.result.engine.simulated for part in parts):
         sentences.append(
-            "The engine is simulated and no model was run, so nothing of this may be submitted: measure with a real "
+            "The engine is simulated and no model was run, so none of this may be submitted: measure with a real "
             "engine (leave benchmark_engine empty)."
         )
     other = [part for part in parts if not readmes.is_reference_model(part)]
     if division == "closed" and other:
         models = " and ".join(dict.fromkeys(map(readmes.model, other)))
         sentences.append(
-            f"The model is {models}, and the closed division allows the reference's weights alone, {DEFAULT_MODEL} at "
-            f"{DEFAULT_REVISION}: leave benchmark_model and benchmark_model_revision as they are (a server has to "
-            "report its revision), or take --division open."
+            f"The model is {models}, and the closed division only allows the reference's weights, {DEFAULT_MODEL} at "
+            f"{DEFAULT_REVISION}: leave benchmark_model and benchmark_model_revision as they are (a server must "
+            "report its revision), or use --division open."
         )
     return list(dict.fromkeys(sentences))
 
 
 def measure(benchmark: Benchmark, scenario: str, division: Division) -> str:
-    """Return the command that measures a scenario with all that the division asks for."""
+    """Return the command that measures a scenario with everything that the division requires."""
     audit = f" -e benchmark_audit={TEST06}" if division == "closed" else ""
     return (
         f"ansible-playbook playbooks/benchmark.yml -e benchmark_profile={benchmark.profiles[scenario]} "
@@ -88,7 +88,7 @@ def _of_scenario(benchmark: Benchmark, name: str, scenario: Scenario, division: 
     for part in scenario.parts[1:]:
         if _asked(part) != _asked(first):
             yield (
-                f"the runs {first.run_id} and {part.run_id} had other engine options or asked for other answers, and "
+                f"the runs {first.run_id} and {part.run_id} had different engine options or generation settings, and "
                 "performance, accuracy and audit are of one system"
             )
 
@@ -123,7 +123,7 @@ def _performance(benchmark: Benchmark, name: str, measured: LoadGenResult, divis
         value = measured.results.get(key)
         if limit_ms and (not isinstance(value, (int, float)) or value >= limit_ms * 1e6):
             shown = f"{value / 1e6:.1f} ms" if isinstance(value, (int, float)) else "not reported"
-            yield f"{metric} is {shown}, and has to be below {limit_ms} ms"
+            yield f"{metric} is {shown}, and must be below {limit_ms} ms"
 
 
 def _accuracy(benchmark: Benchmark, part: Part, division: Division) -> Iterator[str]:
@@ -139,14 +139,14 @@ def _accuracy(benchmark: Benchmark, part: Part, division: Division) -> Iterator[
         yield f"LoadGen logged an error in the accuracy run ({accuracy.loadgen.errors[0]})"
     if accuracy.rouge is None:
         if division == "closed":
-            yield "the answers have no scores, for the dataset has no references"
+            yield "the answers have no scores, because the dataset has no references"
         return
     if division == "closed":
         for limit in benchmark.accuracy_limits:
             value = getattr(accuracy.rouge, limit.metric)
             if not _holds(limit, value):
                 bound = f"at least {limit.at_least}" if limit.at_least is not None else f"at most {limit.at_most}"
-                yield f"{limit.metric} is {value}, and has to be {bound}"
+                yield f"{limit.metric} is {value}, and must be {bound}"
 
 
 def _audit(part: Part | None) -> Iterator[str]:
@@ -166,7 +166,7 @@ def _audit(part: Part | None) -> Iterator[str]:
 
 
 def _of_system(submission: Submission, node: str, where: str) -> Iterator[str]:
-    """Yield in what the node differed between its runs: a system does not change within a submission."""
+    """Yield how the node differed between its runs: a system must not change within a submission."""
     parts = submission.parts(node)
     first = _facts(parts[0])
     for part in parts[1:]:

@@ -1,4 +1,4 @@
-"""Which run gives what: each node's performance, accuracy and audit, scenario by scenario."""
+"""The parts of a submission, and the runs that they are from: performance, accuracy and audit by node and scenario."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from benchmark.errors import InputError
 from benchmark.records import Environment, LoadGenResult, NodeResult
 from benchmark.rundir import NODES, read_run
 
-# What the nodes of a submission share: which hardware answered, with which model.
+# What the nodes of a submission must have in common: hardware and model.
 SAME = ("hardware", "dtype", "device", "model", "revision", "engine", "served")
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a node's files of one run hold of one scenario. They were held against each other, and are believed."""
+    """A node's results of one scenario from one run, after the checks of its files."""
 
     run_id: str
     node: str
@@ -34,7 +34,7 @@ class Part:
 
     @property
     def environment(self) -> Environment:
-        """What the node was."""
+        """The node's environment."""
         if self.result.environment is None:
             raise ValueError(f"{self.node} is not counted")
         return self.result.environment
@@ -42,7 +42,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A node's results of one scenario, each from the run that gave it."""
+    """A node's results of one scenario, each from its run."""
 
     performance: Part | None = None
     accuracy: Part | None = None
@@ -50,7 +50,7 @@ class Scenario:
 
     @property
     def parts(self) -> list[Part]:
-        """The parts that are there, each once."""
+        """The existing parts, each once."""
         found = [part for part in (self.performance, self.accuracy, self.audit) if part is not None]
         return [part for number, part in enumerate(found) if part not in found[:number]]
 
@@ -62,7 +62,7 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Submission:
-    """What the runs give: a benchmark's scenarios by node, and the nodes that were left out, a sentence each."""
+    """The parts in the runs: a benchmark's scenarios by node, and a sentence for each node that was left out."""
 
     benchmarks: dict[Benchmark, dict[str, dict[str, Scenario]]]
     """benchmark -> node -> scenario -> results"""
@@ -80,10 +80,10 @@ class Submission:
 
 
 def gather_parts(run_dirs: Iterable[Path], only: Collection[str] = ()) -> Submission:
-    """Return what the runs give of their nodes, or of the nodes in `only`.
+    """Return the parts in the runs, of all nodes or of those in `only`.
 
-    Raises InputError, a sentence, where a run is not MLPerf's, where no node of it is to be believed, where two runs
-    give the same, or where nodes are unlike.
+    Raises InputError if a run is not MLPerf's, has no counted node, gives the same part as another run, or if nodes
+    differ.
     """
     benchmarks: dict[Benchmark, dict[str, dict[str, Scenario]]] = {}
     left_out: list[str] = []
@@ -97,7 +97,7 @@ def gather_parts(run_dirs: Iterable[Path], only: Collection[str] = ()) -> Submis
             scenarios[part.scenario] = _with(scenarios.get(part.scenario, Scenario()), part)
     if unknown := sorted(set(only) - asked):
         raise InputError(
-            f"--node: no result of {', '.join(unknown)} counts in these runs. {' '.join(left_out)}".rstrip()
+            f"--node: no result of {', '.join(unknown)} is counted in these runs. {' '.join(left_out)}".rstrip()
         )
     submission = Submission(benchmarks, tuple(left_out))
     _require_like(submission)
@@ -108,13 +108,13 @@ def _parts(run_dir: Path, only: Collection[str]) -> tuple[list[Part], list[str]]
     run = read_run(run_dir)
     if run.system is not None:
         raise InputError(
-            f"The nodes of the run {run.run_id} are one system, and a tree has the system of one node each: name runs "
+            f"The nodes of the run {run.run_id} are one system, but in a tree each node is a system: name runs "
             "with benchmark_system: node."
         )
     if groups := groups_of(run.nodes):
         raise InputError(
-            f"The run {run.run_id} is of groups of nodes ({some(sorted(groups, key=natural))}): here the system of a "
-            "submission is described by one node's hardware, so that of several cannot be written."
+            f"The run {run.run_id} has groups of nodes ({some(sorted(groups, key=natural))}), but here a submission's "
+            "system is described by the hardware of one node."
         )
     parts: list[Part] = []
     left_out: list[str] = []
@@ -144,7 +144,7 @@ def _parts(run_dir: Path, only: Collection[str]) -> tuple[list[Part], list[str]]
         same = {name: like[name] for name in SAME}
         parts.append(Part(run.run_id, node, benchmark, scenario, run_dir / NODES / node, loaded.result, same))
     if not parts and not only:
-        raise InputError(f"No node of the run {run.run_id} counts. {' '.join(left_out)}".rstrip())
+        raise InputError(f"No node of the run {run.run_id} is counted. {' '.join(left_out)}".rstrip())
     return parts, left_out
 
 
@@ -177,5 +177,5 @@ def _require_like(submission: Submission) -> None:
         if unlike:
             raise InputError(
                 f"{part.node} in the run {part.run_id} is unlike {first.node} in the run {first.run_id} "
-                f"({'; '.join(unlike)}): a submission is of like systems. Name other runs, or nodes with --node."
+                f"({'; '.join(unlike)}): a submission's systems must be alike. Name other runs, or nodes with --node."
             )

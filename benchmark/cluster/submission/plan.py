@@ -1,4 +1,4 @@
-"""What a division asks for as steps in order, one run of the benchmark each, and how long each takes."""
+"""The steps of a submission in order, each one run of the benchmark, and how long each takes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from benchmark.errors import InputError
 from benchmark.profiles import load_profile
 from benchmark.rundir import RUN_FILE, read_run
 
-# Of the search for the highest valid target: so many probes of a minute, about.
+# The search for the highest valid target takes about this many probes of a minute.
 PROBES, PROBE_S = 10, 60
-# A node that takes twice the time is slow; one that takes more hangs. Loading and warming up come before.
+# A node that takes twice the time is slow; one that takes longer hangs. Loading and warming up are added.
 TIMEOUT_FACTOR, TIMEOUT_MORE_S = 2, 1800
 MAX_TIMEOUT_S = 7 * 86400
 
@@ -28,24 +28,24 @@ class Step:
     scenario: str
     profile: str
     target: str
-    """benchmark_target_qps, where the step is given one of its own; else empty, and each node has the inventory's."""
+    """benchmark_target_qps if the step has its own; empty: each node has the inventory's."""
     qps: float | None
-    """Queries per second of a node that the times are reckoned with; None: not known."""
+    """Queries per second of a node, for estimating times; None: unknown."""
     parts: tuple[tuple[str, float | None], ...]
-    """What it consists of, and how long each takes; None: it depends on a rate that is not known."""
+    """The step's parts and their durations; None: depends on an unknown rate."""
 
     @property
     def known_s(self) -> float:
-        """The parts whose time is known, together."""
+        """The total time of the parts with a known time."""
         return sum(seconds for _, seconds in self.parts if seconds is not None)
 
     @property
     def whole_s(self) -> float | None:
-        """The whole step's time; None where a part's is not known."""
+        """The whole step's time; None if a part's is unknown."""
         return None if any(seconds is None for _, seconds in self.parts) else self.known_s
 
     def timeout_s(self, given_s: int) -> int:
-        """Return benchmark_timeout_s: what is given, or more where the step takes longer."""
+        """Return benchmark_timeout_s: the given one, or more if the step takes longer."""
         needed = TIMEOUT_FACTOR * self.whole_s + TIMEOUT_MORE_S if self.whole_s is not None else MAX_TIMEOUT_S
         return min(MAX_TIMEOUT_S, max(given_s, int(needed)))
 
@@ -59,7 +59,7 @@ def benchmark_of(suite: str) -> Benchmark:
 
 
 def scenarios_of(benchmark: Benchmark, wanted: Sequence[str]) -> tuple[str, ...]:
-    """Return the scenarios to measure, in order: those that are wanted, or what the closed division needs.
+    """Return the scenarios to measure, in order: the wanted ones, or those that the closed division needs.
 
     Raises InputError for a scenario that the benchmark does not have.
     """
@@ -81,9 +81,9 @@ def plan_step(
     profile: str = "",
     search: bool = False,
 ) -> Step:
-    """Return the step for a scenario. `qps`: what a node answers in a second, as far as is known.
+    """Return the step for a scenario. `qps`: queries per second of a node, if known.
 
-    `search`: whether a node looks for its highest valid target first.
+    `search`: whether a node searches for its highest valid target first.
     """
     audit = [(TEST06, _over(AUDIT_QUERIES, qps))] if division == "closed" else []
     searched = [("search for the highest valid target", float(PROBES * PROBE_S))] if search else []
@@ -106,18 +106,18 @@ def _words(seconds: float | None) -> str:
 
 
 def plan_text(steps: Sequence[Step], begun: Mapping[str, Begun]) -> list[str]:
-    """Return the plan in lines: each step, what it consists of and how long it takes. `begun`: scenario -> its run."""
+    """Return the plan in lines: each step with its parts and their durations. `begun`: scenario -> its run."""
     lines = []
     for number, step in enumerate(steps, start=1):
         head = f"Step {number} of {len(steps)}, {step.scenario}"
         known = begun.get(step.scenario)
         if known is not None and not known.left:
-            lines.append(f"{head}: measured already in the run {known.run_id} ({known.asked}).")
+            lines.append(f"{head}: already measured in the run {known.run_id} ({known.asked}).")
             continue
         if known is not None:
-            head += f", goes on in the run {known.run_id} ({known.asked}) with {some(known.left)}"
+            head += f", continues in the run {known.run_id} ({known.asked}) with {some(known.left)}"
         reported = ", ".join(f"{what} {_words(seconds)}" for what, seconds in step.parts)
-        rate = f"at {step.qps:g} queries/s a node" if step.qps else "at a rate that is not known yet"
+        rate = f"at {step.qps:g} queries/s a node" if step.qps else "at a rate that is still unknown"
         lines.append(f"{head}: {reported} ({rate}).")
     left = [step for step in steps if step.scenario not in begun or begun[step.scenario].left]
     unknown = any(step.whole_s is None for step in left)
@@ -129,23 +129,23 @@ def plan_text(steps: Sequence[Step], begun: Mapping[str, Begun]) -> list[str]:
 
 @dataclass(frozen=True)
 class Begun:
-    """A step that a run was made for. It keeps what it was asked with, whatever is asked for now."""
+    """A step that already has a run. It keeps that run's settings, whatever the current ones."""
 
     run_id: str
     asked: str
     """Profile and target, in words."""
     qps: float | None
-    """The slowest node's queries per second; None: no node has reported any."""
+    """The slowest node's queries per second; None if no node has reported any."""
     left: tuple[str, ...]
-    """Nodes that lack something of the step."""
+    """Nodes that lack a part of the step."""
 
 
 def begun(directory: Path, nodes: Sequence[str], division: Division) -> Begun | None:
-    """Return how far the latest run in `directory` is for these nodes; None: there is none."""
+    """Return how far the latest run in `directory` is for these nodes; None if there is no run."""
     run_dir = (directory / "latest").resolve()
     if not (run_dir / RUN_FILE).is_file():
         return None
-    # It brings numpy: only where there is a run to read, not into ansible-playbook's own process.
+    # Imports numpy: only if there is a run to read, to keep it out of ansible-playbook's own process.
     from benchmark.cluster.results.load import load_node
 
     run = read_run(run_dir)

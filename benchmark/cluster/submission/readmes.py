@@ -1,4 +1,4 @@
-"""What a submission holds for people: how each result was made, the source, and how the weights were treated."""
+"""The texts of a submission: how each result was made, the source, and how the weights were treated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmark.settings.measurement import DEFAULT_MODEL, DEFAULT_REVISION, is_d
 from benchmark.text.templating import environment
 
 TEMPLATES = Path(__file__).parent / "templates"
-# Settings that decide a number and hold nothing of the nodes or of their owner.
+# Settings that affect a number and contain nothing about the nodes or their owner.
 REPORTED = (
     "benchmark_profile",
     "benchmark_target_qps",
@@ -38,7 +38,7 @@ def render(template: str, **facts: Any) -> str:
 
 
 def command(part: Part) -> str:
-    """Return the command that asks for the same again: without paths, hosts and whatever else is the user's own."""
+    """Return the command to run it again, without paths, hosts and other private values."""
     settings = part.result.resolved.settings
     defaults = Settings()
     words = ["ansible-playbook", "playbooks/benchmark.yml"]
@@ -52,9 +52,9 @@ def command(part: Part) -> str:
 
 
 def model(part: Part) -> str:
-    """Return which weights: a hub id with its commit, or a directory's last name with the hash of its weights.
+    """Return the weights: a hub id with its commit, or a directory's last name with the hash of its weights.
 
-    Of a server, what it reports: the settings choose nothing there.
+    For a server, its own report: settings have no effect on it.
     """
     facts = _facts(part)
     if is_directory_path(facts.name) and not _is_served(part):
@@ -65,13 +65,13 @@ def model(part: Part) -> str:
 
 
 def is_reference_model(part: Part) -> bool:
-    """Return whether the weights are those that MLPerf's reference names, as far as can be shown."""
+    """Return whether the weights are those of MLPerf's reference, as far as can be shown."""
     facts = _facts(part)
     return (hub_name(facts.name), facts.revision) == (DEFAULT_MODEL, DEFAULT_REVISION)
 
 
 def quantization(part: Part) -> str:
-    """Return how the weights were quantized; empty: they were not, as far as settings and server say."""
+    """Return the quantization of the weights; empty if none, as far as settings and server tell."""
     if _is_served(part):
         reported = _details(part).get("reported")
         return str(reported.get("quantization") or "") if isinstance(reported, dict) else ""
@@ -86,12 +86,12 @@ def quantization(part: Part) -> str:
 
 
 def dtype(part: Part) -> str:
-    """Return the precision that the weights were loaded in, "float16"; or that a server does not report it."""
+    """Return the precision of the loaded weights ("float16"), or that a server does not report it."""
     return _facts(part).dtype
 
 
 def measurements(part: Part) -> dict[str, str]:
-    """Return measurements.json: what went in, which weights, and what was done to them."""
+    """Return measurements.json: the input, the weights, and their transformations."""
     loaded, quantized = dtype(part), quantization(part)
     return {
         "input_data_types": "int32",
@@ -112,7 +112,7 @@ def _details(part: Part) -> dict[str, Any]:
 
 
 def _is_served(part: Part) -> bool:
-    """Return whether somebody else chose what the server serves."""
+    """Return whether the engine is a server whose model the run did not choose."""
     return part.result.resolved.profile.engine == ENDPOINT
 
 

@@ -1,4 +1,4 @@
-"""What MLPerf Inference asks of a submission, as far as this program can make one: benchmarks, scenarios, limits."""
+"""MLPerf Inference's requirements for submissions that this program can make: benchmarks, scenarios, limits."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ SUBMITTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 @dataclass(frozen=True, eq=False)
 class Benchmark:
-    """One benchmark of one suite, whose results stand in a directory of its `name`."""
+    """One benchmark of one suite, with its results in a directory of its `name`."""
 
     name: str
     suite: Literal["datacenter", "edge"]
     samples: int
-    """Of the whole dataset: what a performance run draws from, an Offline run takes, and an accuracy run answers."""
+    """Samples of the whole dataset: a performance run draws from them, Offline and accuracy runs answer all."""
     profiles: dict[str, str]
-    """The profile of each scenario that there is, in the order in which they are measured."""
+    """The profile of each of its scenarios, in the order in which they are measured."""
     required: tuple[str, ...]
     one_of: tuple[str, ...] = ()
 
     @property
     def accuracy_limits(self) -> tuple[Limit, ...]:
-        """What the answers are held against: the same in each of its profiles."""
+        """The limits of accuracy, the same in each of its profiles."""
         return load_profile(next(iter(self.profiles.values()))).accuracy_limits
 
 
@@ -54,7 +54,7 @@ BENCHMARKS = (DATACENTER, EDGE)
 INTERACTIVE = "llama3_1-8b-interactive"
 # LoadGen's name for a model -> the benchmark.
 OF_MODEL = {"llama3_1-8b": DATACENTER, INTERACTIVE: DATACENTER, "llama3_1-8b-edge": EDGE}
-# What of a run makes its scenario another one's: the P99 limits of TTFT and TPOT, in milliseconds.
+# The P99 limits of TTFT and TPOT in milliseconds, which distinguish Interactive from Server.
 LATENCIES_MS = {"Server": (2000, 100), "Interactive": (500, 30)}
 
 
@@ -65,7 +65,7 @@ def check_submitter(name: str, given_as: str) -> None:
 
 
 def lacking(scenarios: set[str], benchmark: Benchmark, division: Division) -> list[tuple[str, ...]]:
-    """Return the scenarios that the division asks for and that are not there; of several in one entry, one will do."""
+    """Return the missing scenarios that the division requires; of several in one entry, one is enough."""
     if division == "open":
         return [] if scenarios else [tuple(benchmark.profiles)]
     absent: list[tuple[str, ...]] = [(name,) for name in benchmark.required if name not in scenarios]

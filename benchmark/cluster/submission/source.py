@@ -1,4 +1,4 @@
-"""Where the source of the results is: the package's version on the nodes, this checkout's commit and its wheel."""
+"""The source of the results: the package's version on the nodes, this checkout's commit and its wheel."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 
 
 def source_readme(parts: Iterable[Part]) -> str:
-    """Return src/README.md; of an installed package that is no checkout, only versions can be reported."""
+    """Return src/README.md; for an installed package without a checkout it only has versions."""
     installed = sorted({part.environment.packages.get(PROGRAM, __version__) for part in parts})
     commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
     return render(

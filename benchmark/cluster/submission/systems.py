@@ -1,4 +1,4 @@
-"""systems/SYSTEM.json: the 35 fields of MLCommons' description of a system, by what a run saw and a user says."""
+"""systems/SYSTEM.json: the 35 fields of MLCommons' description of a system, from a run and a user's answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmark.provisioned import ENGINES
 from benchmark.records import Environment, NodeResult
 
 NONE = "N/A"
-# Versions that make up the framework, by engine; what else is installed is the other software.
+# Packages that make up the framework, by engine; all other packages are the other software.
 TRANSFORMERS = ("transformers", "torch")
 FRAMEWORKS = {
     "continuous": TRANSFORMERS,
@@ -34,13 +34,13 @@ def system_description(
         "system_name": answers.system_name,
         "system_type": system_type,
         "system_type_detail": answers.system_type_detail or NONE,
-        # Each node is a system of its own: LoadGen runs on it, and its result is the node's.
+        # Each node is its own system: LoadGen runs on it, and its result is the node's.
         "number_of_nodes": 1,
         "host_processor_model_name": seen.cpu,
         "host_processors_per_node": answers.host_processors_per_node,
         "host_processor_core_count": answers.host_processor_core_count,
         "host_memory_capacity": gib(seen.memory_mib),
-        "accelerators_per_node": len(seen.gpus) or "0",  # the number would pass for no answer
+        "accelerators_per_node": len(seen.gpus) or "0",  # the number 0 would count as no answer
         "accelerator_model_name": gpu.name if gpu else NONE,
         "accelerator_memory_capacity": gib(gpu.memory_mib) if gpu else NONE,
         "accelerator_frequency": f"{gpu.sm_clock_max_mhz} MHz" if gpu and gpu.sm_clock_max_mhz else "",
@@ -71,7 +71,7 @@ def system_description(
 
 
 def host_interconnect(seen: Environment) -> str:
-    """Return how the GPUs are connected to the host, "PCIe Gen4 x16"; empty where the driver did not say."""
+    """Return how the GPUs are connected to the host, "PCIe Gen4 x16"; empty if the driver did not report it."""
     gpu = seen.gpus[0] if seen.gpus else None
     if gpu is None or not gpu.pcie_generation_max or not (gpu.pcie_width or gpu.pcie_width_max):
         return ""
@@ -79,12 +79,12 @@ def host_interconnect(seen: Environment) -> str:
 
 
 def gib(mib: int) -> str:
-    """Return a memory's size for people."""
+    """Return a memory size in words."""
     return f"{round(mib / 1024)} GiB"
 
 
 def software(result: NodeResult, seen: Environment) -> tuple[str, str]:
-    """Return what answered, and what else was installed, each with its version."""
+    """Return the framework and the other software, each with versions."""
     engine = result.resolved.profile.engine
     packages = seen.server_packages or seen.packages
     chosen = [name for name in FRAMEWORKS.get(engine, ()) if name in packages]

@@ -1,4 +1,4 @@
-"""The directory tree of a submission: written beside, and put in its place whole."""
+"""The directory tree of a submission, written atomically."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ USER_CONF = "user.conf"
 
 
 def check_new(output: Path) -> None:
-    """Raise InputError where there is something of this name."""
+    """Raise InputError if the path exists."""
     if output.exists() or output.is_symlink():
         raise InputError(f"--output: {output} exists already; name a new directory.")
 
 
 @contextmanager
 def new_tree(output: Path) -> Iterator[Path]:
-    """Give a directory beside `output`, which becomes `output` where the block ends well and is removed where not.
+    """Yield a directory beside `output` that becomes `output` if the block succeeds, and is removed otherwise.
 
-    Raises InputError where `output` exists or cannot be written.
+    Raises InputError if `output` exists or cannot be written.
     """
     check_new(output)
     try:
@@ -53,7 +53,7 @@ def new_tree(output: Path) -> Iterator[Path]:
 
 
 def write_tree(output: Path, submission: Submission, answers: SystemFile, division: Division, submitter: str) -> Path:
-    """Write the tree at `output`, which must not exist, and return it. Raises InputError where that cannot be."""
+    """Write the tree at `output`, which must not exist, and return it. Raises InputError if it cannot be written."""
     with new_tree(output) as root:
         _fill(root / division / submitter, submission, answers, division, submitter)
     return output
@@ -107,7 +107,7 @@ def _write_scenario(directory: Path, name: str, scenario: Scenario, division: Di
         log = _regular(scenario.audit.directory / f"{AUDIT_PREFIX}{ANSWERS}")
         found = verify_audit(log.parent, audit.loadgen, audit.end_tokens)
         _write(directory / TEST06 / "verify_accuracy.txt", verification_text(found))
-        # Whole: the audit's answers are what a reviewer checks again.
+        # In full: reviewers check the audit's answers again.
         _copy(log, directory / TEST06 / "accuracy" / ANSWERS)
         _copy_logs(scenario.audit, AUDIT_PREFIX, directory / TEST06 / "performance" / "run_1")
 
@@ -123,7 +123,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _regular(path: Path) -> Path:
-    # What came back from a node may be a link to anywhere.
+    # A file from a node may be a link to anywhere.
     if path.is_symlink() or not path.is_file():
         raise InputError(f"{path}: not a file of a run; nothing was written.")
     return path

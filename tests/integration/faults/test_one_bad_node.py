@@ -119,7 +119,7 @@ EXPECTED = {
     "rebooted": ("interrupted", "benchmark: The node was restarted while the benchmark ran"),
     "tmp-lost": ("failed", "was it removed, or lost in a restart (as /tmp is)? Nothing could be fetched"),
     "truncated": ("refused", "not JSON; the file is truncated or damaged"),
-    "other-schema": ("refused", "schema_version 99 is not one this program knows"),
+    "other-schema": ("refused", "schema_version 99 is unknown to this program"),
     "too-large": ("refused", "larger than 16 MiB; refused"),
     "other-run": ("refused", "it belongs to the run 20200101T000000Z-deadbeef"),
     "escaping": ("failed", "benchmark: fetched.tar.gz: lacks benchmark.log, mlperf_datacenter_escaping_"),
@@ -208,7 +208,7 @@ def test_a_node_that_never_answers_is_left_after_a_minute(ended: Ended, unanswer
     assert "preflight: Not reachable: 127" in reason
     assert "accepted a command but gave no answer within 60 s: is it overloaded" in reason
     reason = done.row("python-hangs")["reason"]
-    assert f"preflight: The node answers, but there {unanswered.fleet.place('python-hangs')}/python3 gives" in reason
+    assert f"preflight: The node answers, but {unanswered.fleet.place('python-hangs')}/python3 hangs" in reason
     assert done.row("fine")["status"] == "complete"
     assert done.recap("fine")["failed"] == 0
     assert unanswered.took_s < 120 + 240, "benchmark_timeout_s and a minute, on a busy machine: not for ever"

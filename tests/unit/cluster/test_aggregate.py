@@ -93,23 +93,23 @@ def test_the_words_of_a_reason_are_free(run_dir: Path) -> None:
 
 
 CLAIMS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
-    (lambda r: r["metrics"].update(qps=9.9), "its metric qps is 9.9, its samples give"),
+    (lambda r: r["metrics"].update(qps=9.9), "its metric qps is 9.9, but its samples give"),
     (lambda r: r["metrics"]["latency_ms"].update(p99=1.0), "its metric latency_ms.p99 is 1.0"),
     (lambda r: r["metrics"]["queries"].update(failed=1), "its metric queries.failed is 1"),
     (lambda r: r["metrics"].update(tpot_ms=None), "its metric tpot_ms is None"),
-    (lambda r: r["verdict"].update(valid=False), "it claims to be invalid, its samples make it valid"),
+    (lambda r: r["verdict"].update(valid=False), "it claims to be invalid, but by its samples it is valid"),
     (lambda r: r["verdict"].update(reasons=["slow"]), "it claims to be valid"),
     (lambda r: r["verdict"]["checks"].pop(), "its verdict's checks differ"),
     (lambda r: r["verdict"]["checks"][2].update(limit=0.1), "check 2.limit is 0.1, not 0.45"),
     (lambda r: r["engine"].update(replicas=2), "it claims 2 replicas on 1 GPUs"),
-    (lambda r: r["engine"].update(name="simulated"), "the engine simulated answered where continuous"),
+    (lambda r: r["engine"].update(name="simulated"), "the engine simulated answered instead of continuous"),
     (lambda r: r.update(window=None, dataset=None), "has no dataset and no window"),
-    (lambda r: r["window"].update(ended_unix_ns=START_NS), "reach beyond its measuring window"),
+    (lambda r: r["window"].update(ended_unix_ns=START_NS), "extend beyond its measuring window"),
     (lambda r: r["resolved"]["settings"].update(benchmark_target_qps=0.1), "settings.benchmark_target_qps is 0.1"),
-    (lambda r: r["resolved"]["profile"].update(samples=4), "other settings than were asked: profile.samples is 4"),
+    (lambda r: r["resolved"]["profile"].update(samples=4), "other settings than the run's: profile.samples is 4"),
     (lambda r: r.update(run_id="20240101T000000Z-aaaaaaaa"), "it belongs to the run 20240101T000000Z-aaaaaaaa"),
     (lambda r: r.update(node="jw9"), "it is the result of jw9, not of jw2"),
-    (lambda r: r.update(schema_version=2), "schema_version 2 is not one this program knows"),
+    (lambda r: r.update(schema_version=2), "schema_version 2 is unknown to this program"),
     (lambda r: r.update(surprise=1), "not a NodeResult: surprise"),
     (lambda r: r["metrics"].update(qps="fast"), "not a NodeResult: metrics.qps"),
 ]
@@ -130,7 +130,7 @@ def test_a_valid_verdict_over_invalid_samples_is_refused(run_dir: Path) -> None:
         path.unlink()
     add_node(run_dir, "jw2", asked(3), SLOW)
     change(run_dir, "jw2", lambda r: r.update(verdict=checks))
-    assert_refused(run_dir, "jw2", "its verdict's checks differ from what its samples give")
+    assert_refused(run_dir, "jw2", "its verdict's checks differ from those of its samples")
     change(run_dir, "jw2", lambda r: r.update(verdict={**r["verdict"], "checks": []}))
     assert_refused(run_dir, "jw2", "its verdict's checks differ")
 
@@ -141,7 +141,7 @@ def test_cached_tokens_that_the_samples_have_cannot_be_left_out(run_dir: Path) -
     for path in (run_dir / "nodes" / "jw2").iterdir():
         path.unlink()
     write_node(run_dir, result_of("jw2", asked(3), cached, serving=Serving(prefix_cache=cache)), cached)
-    assert_refused(run_dir, "jw2", "it claims 0 prompt tokens from a prefix cache, its samples have 48")
+    assert_refused(run_dir, "jw2", "it claims 0 prompt tokens from a prefix cache, but its samples have 48")
 
 
 def samples_path(run_dir: Path) -> Path:
@@ -199,7 +199,7 @@ def test_two_results_of_one_node_are_refused(run_dir: Path) -> None:
 def test_a_stranger_is_passed_over_by_name(run_dir: Path) -> None:
     add_node(run_dir, "jw4", asked(3), FAST)
     result = aggregate(run_dir)
-    assert result.problems == ("nodes/jw4: no node of this name was asked; passed over.",)
+    assert result.problems == ("nodes/jw4: the run has no node of this name; ignored.",)
     assert result.counted == 2
     assert result.verdict.valid
 
@@ -301,7 +301,7 @@ def test_a_run_file_with_a_name_that_leads_out_is_refused(tmp_path: Path, name: 
 
 
 def test_a_directory_that_is_not_a_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"is not a run: there is no run\.json in it"):
+    with pytest.raises(InputError, match=r"is not a run: it has no run\.json"):
         aggregate(tmp_path)
 
 

@@ -155,7 +155,7 @@ def test_no_settings_are_shown_for_what_a_server_hides(tmp_path: Path) -> None:
     ]
     for text in texts:
         # What was asked for stands among the report's settings, and is marked there.
-        shown = re.sub(r"[^ <>]+ \(of no effect: the engine is endpoint\)", "", text)
+        shown = re.sub(r"[^ <>]+ \(no effect: the engine is endpoint\)", "", text)
         assert "float16" not in shown
         assert endpoint.settings.benchmark_model_revision[:12] not in shown
     for text in texts[:5]:
@@ -317,7 +317,7 @@ def test_too_few_nodes_are_reported_with_what_was_asked() -> None:
     verdict = cluster_verdict(rows, None, (), "30%")
     assert verdict.reasons == ("3 of 4 nodes are not counted: n1, n2, n3; benchmark_min_nodes asks for 2.",)
     alone = cluster_verdict([row("a", "valid")], None, (), 2)
-    assert alone.reasons == ("All that were asked are counted; benchmark_min_nodes asks for 2.",)
+    assert alone.reasons == ("All nodes of the run are counted; benchmark_min_nodes asks for 2.",)
 
 
 def test_one_node_alone_needs_no_overlap() -> None:

@@ -110,7 +110,7 @@ def test_a_node_without_a_price_leaves_no_total(tmp_path: Path) -> None:
     (group,) = gathered.result.groups
     assert group.cost is None
     summary = words(render_cluster(gathered.result, gathered.run))
-    assert "Cost no cost of all together: jw3 has no price (benchmark_cost_per_gpu_hour)" in summary
+    assert "Cost no total cost: jw3 has no price (benchmark_cost_per_gpu_hour)" in summary
     assert "jw2: USD 4.34 per million output tokens" in summary
     page = words(render_report(gathered, tmp_path))
     assert "USD 4.34" in page

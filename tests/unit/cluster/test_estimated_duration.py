@@ -18,8 +18,8 @@ def test_nothing_is_said_of_what_is_measured_once() -> None:
 
 def test_turns_alone_cost_a_measurement_for_each_node() -> None:
     (reported,) = estimated_durations([asked(20, benchmark_solo_first=True)] * 3)
-    assert "3 nodes measure alone, one after the other, before all do together." in reported
-    assert "3 measurements more, each about 40 s at the target's rate." in reported
+    assert "3 nodes measure alone, one after another, before all measure together." in reported
+    assert "That adds 3 measurements, each about 40 s at the target's rate." in reported
     assert estimated_durations([asked(20, benchmark_solo_first=True)]) == [], "one node is alone anyway"
 
 
@@ -36,24 +36,26 @@ def test_what_loadgens_schedule_takes_is_said() -> None:
     (reported,) = estimated_durations([resolve({**SERVER, "benchmark_accuracy": "with-performance"})] * 2)
     assert reported == (
         "mlperf-server: measuring 1 h 51 min, accuracy over all prompts 1 h 51 min at 2 queries/s, which "
-        "benchmark_target_qps asks of a GPU. benchmark_timeout_s (1800) ends a run that takes longer than 30 min: "
-        "raise it, or the target where the GPUs reach more."
+        "benchmark_target_qps requires of a GPU. benchmark_timeout_s (1800) ends a run that takes longer than 30 min: "
+        "raise it, or raise the target if the GPUs are faster."
     )
     (reported,) = estimated_durations([resolve({**SERVER, "benchmark_target_qps": 50})])
-    assert reported == "mlperf-server: measuring 13 min at 50 queries/s, which benchmark_target_qps asks of a GPU."
+    assert reported == "mlperf-server: measuring 13 min at 50 queries/s, which benchmark_target_qps requires of a GPU."
     (reported,) = estimated_durations([resolve({**SERVER, "benchmark_accuracy": "only"})])
     assert reported.startswith("mlperf-server: accuracy over all prompts 1 h 51 min at 2 queries/s")
     (reported,) = estimated_durations([resolve({"benchmark_profile": "mlperf-edge-singlestream"})])
     assert (
         reported
-        == "mlperf-edge-singlestream: measuring 10 min or more: how long is known, and shown, once it has begun."
+        == "mlperf-edge-singlestream: measuring 10 min or more: the exact time is known, and shown, once it has begun."
     )
 
 
 def test_what_another_schedule_takes_is_said() -> None:
     arrivals = {"scenario": "schedule", "scenario_options": {"arrivals": "gamma"}}
     (reported,) = estimated_durations([asked(2000, arrivals)])
-    assert reported.startswith("quick: measuring 67 min at 0.5 queries/s, which benchmark_target_qps asks of a GPU.")
+    assert reported.startswith(
+        "quick: measuring 67 min at 0.5 queries/s, which benchmark_target_qps requires of a GPU."
+    )
     assert "benchmark_timeout_s (1800) ends a run that takes longer than 30 min" in reported
     assert estimated_durations([asked(20, arrivals)]) == []
     # How long a trace is, its file says, and that is on the node.
@@ -86,7 +88,7 @@ def test_a_measurement_takes_as_long_as_its_schedule(settings: dict[str, Any], s
 
 def test_where_nothing_is_known_it_says_so() -> None:
     (reported,) = estimated_durations([asked(profile={"samples": None}, benchmark_repeats=2)])
-    assert "each as long as a whole run measures" in reported
+    assert "each as long as a whole measurement" in reported
 
 
 def test_loadgens_own_least_duration_is_what_we_say() -> None:
@@ -103,6 +105,6 @@ def test_a_time_is_for_people(seconds: float, words: str) -> None:
 def test_a_sweep_says_how_many_steps_it_may_have() -> None:
     (reported,) = estimated_durations([resolve({"benchmark_profile": "sweep"})])
     assert reported == (
-        "sweep: the model is loaded once and measured in up to 10 steps, each of up to 2 min and what is then in "
+        "sweep: the model is loaded once and measured in up to 10 steps, each of up to 2 min plus the queries then in "
         "flight. It may take fewer."
     )

@@ -78,6 +78,6 @@ def test_only_the_profiles_own_fallback_is_believed(tmp_path: Path) -> None:
     add_node(tmp_path, "jw2", QUICK, FAST)
     add_node(tmp_path, "jw3", QUICK, FAST, engine=EngineInfo(name="simulated"))
     (refused,) = (row for row in aggregate(tmp_path).nodes if row.node == "jw3")
-    assert "the engine simulated answered where continuous was asked for" in refused.reason
-    with pytest.raises(InputError, match="no node of it counts"):
+    assert "the engine simulated answered instead of continuous" in refused.reason
+    with pytest.raises(InputError, match="none of its nodes is counted"):
         load_side(tmp_path, "jw3")

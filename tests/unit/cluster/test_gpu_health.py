@@ -42,14 +42,14 @@ def said_of(probe: Probe, wanted: Wanted = ALL) -> tuple[list[str], list[str]]:
 CHANGED = set(H200) - {"index", "pci.bus_id", "uuid"}
 SICK = {
     "asks for a recovery action: Drain P2P": {"gpu_recovery_action": "Drain P2P"},
-    "rows of its memory failed and wait for a reset to be remapped. Reset it": {"remapped_rows.pending": "Yes"},
-    "rows of its memory failed and could not be remapped. No reset": {"remapped_rows.failure": "Yes"},
-    "pages of its memory failed and wait for a reset": {"retired_pages.pending": "Yes"},
+    "rows of its memory failed and need a reset to be remapped. Reset it": {"remapped_rows.pending": "Yes"},
+    "rows of its memory failed and could not be remapped. A reset does not": {"remapped_rows.failure": "Yes"},
+    "pages of its memory failed and need a reset": {"retired_pages.pending": "Yes"},
     "uncorrectable ECC errors were counted since its driver was loaded: 3. Reset": {
         "ecc.errors.uncorrected.volatile.total": "3"
     },
-    "its caches had more uncorrectable ECC errors than NVIDIA allows. No reset": {NEWER[1]: "Yes"},
-    "recovery action: Reset; rows of its memory failed and wait for a reset to be remapped; uncorr": {
+    "its caches had more uncorrectable ECC errors than NVIDIA allows. A reset does not": {NEWER[1]: "Yes"},
+    "recovery action: Reset; rows of its memory failed and need a reset to be remapped; uncorr": {
         "gpu_recovery_action": "Reset",
         "remapped_rows.pending": "Yes",
         "ecc.errors.uncorrected.volatile.total": "1",
@@ -164,7 +164,7 @@ def test_slices_that_are_named_are_wanted(tmp_path: Path) -> None:
     probe = seen(tmp_path, eight({0: {"mig.mode.current": "Enabled"}, 3: {"gpu_recovery_action": "Reset"}}))
     found, (noted,) = said_of(probe, Wanted(SLICE))
     assert found == []
-    assert noted.startswith("GPU 3 (00000000:04:00.0), which is not chosen, is not fit: the driver asks")
+    assert noted.startswith("GPU 3 (00000000:04:00.0), which this run does not use, is not fit: the driver asks")
     assert "GPU 0" in said_of(probe, Wanted("0"))[0][0]
 
 
@@ -176,8 +176,8 @@ def test_slices_of_a_node_without_mig_are_none(well: Probe) -> None:
 @pytest.mark.parametrize(
     ("visible", "problem", "warning"),
     [
-        ("0,-1,1", "", "'-1' is below zero, and so CUDA takes no more of it"),
-        ("0,0", "'0' is there twice, and CUDA then sees no GPU at all", ""),
+        ("0,-1,1", "", "'-1' is negative, and so CUDA ignores the rest"),
+        ("0,0", "'0' occurs twice, and CUDA then sees no GPU at all", ""),
         ("", "entry 1 is empty", ""),
         ("8", "'8' is beyond the machine's 8 GPUs", ""),
         ("GPU-9", "'GPU-9' is not a device of this machine", ""),
@@ -193,7 +193,7 @@ def test_what_cuda_leaves_out_is_said_before(well: Probe, visible: str, problem:
 def test_what_the_login_chooses_is_what_the_run_gets(tmp_path: Path) -> None:
     probe = seen(tmp_path, eight({0: {"gpu_recovery_action": "Reset"}}), visible="1,1")
     (problem,), _ = said_of(probe)
-    assert "'1' is there twice" in problem
+    assert "'1' occurs twice" in problem
     # What the run is given goes before.
     assert "GPU 0" in said_of(probe, Wanted("0"))[0][0]
 

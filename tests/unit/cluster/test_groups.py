@@ -57,8 +57,8 @@ def test_the_first_of_the_inventory_is_the_head() -> None:
     ("second", "hosts", "problem"),
     [
         ({"benchmark_dtype": "bfloat16"}, HOSTS, "benchmark_dtype differs within the group a [jw3, jw2]"),
-        ({"benchmark_serve_address": "fe80::2"}, HOSTS, "jw2 is to be reached at fe80::2, which means something else"),
-        ({}, {"jw2": "login", "jw3": "login"}, "[jw3, jw2] are at the same place, login port 8000"),
+        ({"benchmark_serve_address": "fe80::2"}, HOSTS, "jw2 would be reached at fe80::2, which means something else"),
+        ({}, {"jw2": "login", "jw3": "login"}, "[jw3, jw2] have the same address, login port 8000"),
         ({"benchmark_group": "jw4"}, HOSTS, "The group jw4 has one node, jw2, and needs two or more"),
     ],
 )
@@ -68,10 +68,10 @@ def test_nodes_that_are_no_group(second: dict[str, Any], hosts: dict[str, str], 
 
 def test_names_and_sizes_that_do_not_fit() -> None:
     named = resolve_nodes({name: {**GROUP, "benchmark_group": "jw2"} for name in ("jw2", "jw3")})
-    assert "a node is called so too" in "\n".join(group_problems(named, HOSTS))
+    assert "a node has this name too" in "\n".join(group_problems(named, HOSTS))
     three = resolve_nodes({name: dict(GROUP) for name in HOSTS})
     (found,) = group_problems(three, HOSTS)
-    assert found.startswith("The group a has 3 nodes, and one copy of the model is over 16 GPUs")
+    assert found.startswith("The group a has 3 nodes, and one copy of the model uses 16 GPUs")
     assert "pipeline_parallel_size: 3" in found
 
 
@@ -186,7 +186,7 @@ def test_one_that_was_not_watched_takes_the_energy_with_it(tmp_path: Path) -> No
     (node,) = gathered.nodes
     assert node.result is not None
     assert node.result.telemetry is not None
-    assert node.result.telemetry.note == "not all nodes of the group were watched."
+    assert node.result.telemetry.note == "not all nodes of the group were monitored."
 
 
 def test_a_file_that_is_not_believed_takes_the_group_with_it(tmp_path: Path) -> None:
@@ -232,7 +232,9 @@ def test_a_group_is_resumed_whole_or_not_at_all(dead: str, left: tuple[str, ...]
     if not dead:
         assert remaining(run_dir, run, ["jw2"], ["jw2", "jw3"]).done == ("jw2",)
         return
-    with pytest.raises(InputError, match=rf"the group a of the run {run.run_id} is measured whole, and jw3 of it is "):
+    with pytest.raises(
+        InputError, match=rf"the group a of the run {run.run_id} is measured as a whole, and its jw3 is"
+    ):
         remaining(run_dir, run, ["jw2"], ["jw2", "jw3"])
-    with pytest.raises(InputError, match=r"benchmark_group is 'a' of a node that is new to the run.*\[jw4\]"):
+    with pytest.raises(InputError, match=r"benchmark_group is 'a' on a node that is new to the run.*\[jw4\]"):
         settings_to_resume(run, {"jw4": dict(GROUP)}, ())

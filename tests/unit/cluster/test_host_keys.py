@@ -66,7 +66,7 @@ def test_an_address_is_what_ssh_says() -> None:
     assert known_name("10.0.0.2", 22) == "10.0.0.2"
     assert read_address(CONFIG + "hostkeyalias jw2\n").name == "jw2"
     assert read_address(CONFIG + "proxyjump bastion\n").proxy == "bastion"
-    with pytest.raises(InputError, match="does not tell"):
+    with pytest.raises(InputError, match="does not say"):
         read_address("port 22\n")
 
 

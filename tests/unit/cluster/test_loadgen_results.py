@@ -100,7 +100,7 @@ def accuracy_mode(directory: Path) -> None:
     ("spoil", "said"),
     [
         (lambda d: claim(d, scenario="MultiStream"), "loadgen.scenario: Input should be 'Server'"),
-        (accuracy_mode, "LoadGen gave no verdict on it"),
+        (accuracy_mode, "it has no verdict of LoadGen"),
         (lambda d: claim(d, results={"result_completed_samples_per_sec": 10**400}), "is not one of LoadGen's figures"),
     ],
 )

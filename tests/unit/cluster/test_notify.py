@@ -109,7 +109,7 @@ def test_a_port_without_tls_is_a_sentence(tmp_path: Path) -> None:
                 connection.recv(1 << 16)
 
         threading.Thread(target=greet, daemon=True).start()
-        with pytest.raises(NotNotifiedError, match=r"no TLS connection came about \([A-Z_]+\)\.$"):
+        with pytest.raises(NotNotifiedError, match=r"the TLS connection failed \([A-Z_]+\)\.$"):
             send(tmp_path, f"https://127.0.0.1:{listening.getsockname()[1]}/")
 
 
@@ -150,8 +150,8 @@ def test_a_command_gets_the_verdict_on_stdin(tmp_path: Path) -> None:
     [
         ("echo first >&2; echo no mail for $1 >&2; exit 3", "hook ended with exit code 3: no mail for ***."),
         ("kill -KILL $$", "hook was killed by SIGKILL."),
-        ("sleep 300 & echo $! > child; wait", "hook did not end within 0.6 s, and was ended."),
-        ("trap '' TERM; yes >&2", "hook did not end within 0.6 s, and was ended."),
+        ("sleep 300 & echo $! > child; wait", "hook did not end within 0.6 s and was stopped."),
+        ("trap '' TERM; yes >&2", "hook did not end within 0.6 s and was stopped."),
     ],
 )
 def test_a_command_that_fails_is_a_sentence(
@@ -241,9 +241,9 @@ def test_what_is_neither_is_refused_without_its_value(given: object, said: str, 
     [
         ("http://127.0.0.1/", {"A B": "SECRET"}, "is not the name of an HTTP header"),
         ("http://127.0.0.1/", {"A": "SECRET\nB: 1"}, "without control characters"),
-        ("http://127.0.0.1/", {"A": "SECRETü"}, "has to be ASCII"),
+        ("http://127.0.0.1/", {"A": "SECRETü"}, "must be ASCII"),
         ("http://127.0.0.1/", {"A": ["SECRET"]}, "must be text or a number"),
-        ("http://127.0.0.1/", "SECRET", "has to be a dictionary"),
+        ("http://127.0.0.1/", "SECRET", "must be a dictionary"),
         ("", {"A": "SECRET"}, "benchmark_notify is empty"),
         (f"{sys.executable} -V", {"A": "SECRET"}, "benchmark_notify is a command"),
     ],

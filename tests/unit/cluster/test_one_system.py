@@ -41,10 +41,10 @@ def test_the_driver_asks_every_server() -> None:
 @pytest.mark.parametrize(
     ("second", "hosts", "problem"),
     [
-        ({"benchmark_dtype": "bfloat16"}, HOSTS, "benchmark_dtype differs between nodes, which are one system: "),
-        ({"benchmark_target_qps": 3}, HOSTS, "benchmark_target_qps differs between nodes"),
-        ({}, {**HOSTS, "jw3": "fe80::3%eth0"}, "jw3 is to be reached at fe80::3%eth0, which means something else on"),
-        ({}, {"jw2": "login", "jw3": "login"}, "jw2, jw3 are to serve at the same place, login port 8000: "),
+        ({"benchmark_dtype": "bfloat16"}, HOSTS, "benchmark_dtype differs between the nodes of the system: "),
+        ({"benchmark_target_qps": 3}, HOSTS, "benchmark_target_qps differs between the nodes of the system"),
+        ({}, {**HOSTS, "jw3": "fe80::3%eth0"}, "jw3 would be reached at fe80::3%eth0, which means something else on"),
+        ({}, {"jw2": "login", "jw3": "login"}, "jw2, jw3 would serve at the same address, login port 8000: "),
     ],
 )
 def test_nodes_that_are_no_system(second: dict[str, Any], hosts: dict[str, str], problem: str) -> None:
@@ -93,9 +93,9 @@ def test_where_a_server_may_listen(address: str) -> None:
             ({"benchmark_serve_address": wrong}, f"benchmark_serve_address is '{wrong}': neither a name nor a host's")
             for wrong in ("0", "0x0", "00.0", "127.1", "10.0.0.2:8000", "224.0.0.1", "255.255.255.255", "fe80::1%eth0")
         ),
-        ({"benchmark_serve_address": "0.0.0.0"}, "benchmark_serve_address is 0.0.0.0, which is every address of"),
-        ({"benchmark_serve_address": "::"}, "benchmark_serve_address is ::, which is every address of the node"),
-        ({"benchmark_system": "node"}, "benchmark_driver is set, and benchmark_system is node"),
+        ({"benchmark_serve_address": "0.0.0.0"}, "benchmark_serve_address is 0.0.0.0, which means every address of"),
+        ({"benchmark_serve_address": "::"}, "benchmark_serve_address is ::, which means every address of the node"),
+        ({"benchmark_system": "node"}, "benchmark_driver is set, but benchmark_system is node"),
     ],
 )
 def test_what_a_system_cannot_be(changes: dict[str, Any], problem: str) -> None:

@@ -87,20 +87,20 @@ def test_one_disk_has_to_hold_both() -> None:
 def test_an_existing_python_that_hangs_has_its_own_setting() -> None:
     needs = replace(NEEDS, existing="/opt/conda")
     (found,) = problems(probe(hung=["env /opt/conda/bin/python3"]), needs)
-    assert found.endswith("gives no answer: try it on the node, or set python_env_dir to another environment.")
+    assert found.endswith("hangs there: try it on the node, or set python_env_dir to another environment.")
 
 
 @pytest.mark.parametrize(
     ("hung", "said"),
     [
-        ("gpu nvidia-smi", "there nvidia-smi gives no answer: the NVIDIA driver or a GPU hangs"),
+        ("gpu nvidia-smi", "but nvidia-smi hangs there: the NVIDIA driver or a GPU hangs"),
         (
             "gpu a look at /sys/bus/pci/devices",
-            "there a look at /sys/bus/pci/devices gives no answer: the NVIDIA driver",
+            "but a look at /sys/bus/pci/devices hangs there: the NVIDIA driver",
         ),
-        ("cache df -Pk /data", "there df -Pk /data gives no answer: a disk does not answer there"),
-        ("env a look at /home/me", "there a look at /home/me gives no answer: a disk"),
-        ("env python3", "there python3 gives no answer: try it on the node, or set python_env_python"),
+        ("cache df -Pk /data", "but df -Pk /data hangs there: a disk does not answer there"),
+        ("env a look at /home/me", "but a look at /home/me hangs there: a disk"),
+        ("env python3", "but python3 hangs there: try it on the node, or set python_env_python"),
     ],
 )
 def test_what_hung_is_named_and_hides_nothing_else(hung: str, said: str) -> None:
@@ -144,18 +144,18 @@ VLLM_FIT = {"engine_python": ["3.12.3"], "engine_venv": ["yes"], "machine": ["x8
         ({"engine_python": [""]}, "There is no Python for vLLM: python3 does not start; set vllm_python"),
         (
             {"engine_python": ["3.10.12"]},
-            "Python 3.10.12, and vLLM takes Python 3.11 to 3.14: set vllm_python",
+            "Python 3.10.12, and vLLM needs Python 3.11 to 3.14: set vllm_python",
         ),
         ({"engine_python": ["3.15.0"]}, "python3 is Python 3.15.0"),
         ({"engine_venv": []}, "python3 cannot make virtual environments, which vLLM needs"),
-        ({"machine": ["aarch64"]}, "This node is aarch64 with glibc 2.31, and the vLLM that is locked is for x86_64"),
+        ({"machine": ["aarch64"]}, "This node is aarch64 with glibc 2.31, and the locked vLLM is for x86_64"),
         (
             {"libc": ["glibc 2.28"]},
-            "with glibc 2.28, and the vLLM that is locked is for x86_64 with glibc 2.31",
+            "with glibc 2.28, and the locked vLLM is for x86_64 with glibc 2.31",
         ),
         ({"libc": [""]}, "This node is x86_64 with another C library"),
         ({"engine_env_disk": ["/dev/sdc1 10000000"]}, "10.2 GB free, 20.0 GB are needed for vLLM in ~/vllm"),
-        ({"engine_env_unwritable": ["/opt"]}, "/opt is not writable for this user, and vLLM in ~/vllm would go there."),
+        ({"engine_env_unwritable": ["/opt"]}, "/opt is not writable by this user, and vLLM in ~/vllm would go there."),
     ],
 )
 def test_what_vllm_needs(changes: dict[str, list[str]], said: str | None) -> None:
@@ -181,7 +181,7 @@ def test_a_copy_that_is_spread_over_more_gpus_than_there_are() -> None:
         **{**vars(NEEDS), "engine": EngineNeeds(ENGINES["vllm"], "python3", "~/vllm", 20, locked=True, gpus=2)}
     )
     there = {**VLLM_FIT, "engine_env_present": ["yes"]}
-    few = "vLLM is to spread over 2 GPUs of this node (tensor_parallel_size x pipeline_parallel_size), and it has 1."
+    few = "vLLM needs 2 GPUs of this node (tensor_parallel_size x pipeline_parallel_size), and it has 1."
     assert problems(probe(**there), needs) == [few]
     # Of two, one is chosen.
     two = [*FIT["gpu"], FIT["gpu"][0].replace("0, 00000000:3B", "1, 00000000:AF")]
@@ -191,7 +191,7 @@ def test_a_copy_that_is_spread_over_more_gpus_than_there_are() -> None:
 
 def test_a_driver_older_than_the_locked_build_is_warned_of() -> None:
     (warning,) = warnings(probe(), VLLM)
-    assert warning.startswith("The NVIDIA driver is 550.54.15, and the vLLM that is locked is built for 580 or newer.")
+    assert warning.startswith("The NVIDIA driver is 550.54.15, and the locked vLLM is built for 580 or newer.")
     assert warnings(probe(), NEEDS) == []
     new = ["0, 00000000:3B:00.0, NVIDIA A30, 24576, 580.65.06"]
     assert warnings(probe(gpu=new), VLLM) == []

@@ -46,7 +46,7 @@ def hanging(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Probe, 
 
 @pytest.mark.parametrize(
     ("program", "said"),
-    [("nvidia-smi", "there nvidia-smi gives"), ("df", "there df -Pk"), ("python3", "there python3 gives no answer")],
+    [("nvidia-smi", "but nvidia-smi hangs"), ("df", "but df -Pk"), ("python3", "but python3 hangs there")],
 )
 def test_a_command_that_hangs_is_named_and_the_rest_answers(
     program: str, said: str, hanging: dict[str, tuple[Probe, Path]]

@@ -102,12 +102,12 @@ def test_a_figure_that_is_not_stable_says_so_beside_itself(tmp_path: Path) -> No
     assert "~" not in row["jw2"]
     assert "8.33~" in row["jw3"]
     words = " ".join(text.split())
-    assert "3 with the model loaded once; every figure is of repeat 2, the median by QPS" in words
+    assert "3 with the model loaded once; all figures are of repeat 2, the median by QPS" in words
     assert "18.3 QPS (NOT STABLE: 17.1 to 20.0 over the repeats)" in words
     assert "the repeats differ by more than 5%" in words
     page = render_job_summary(Outcome(gathered.run, gathered.result))
     assert "Spread of the repeats" in page
-    assert "every figure is of repeat 2" in page
+    assert "all figures are of repeat 2" in page
     report = render_report(gathered, run_dir)
     assert "QPS went from 17.1 to 20.0. Also not stable over the repeats: tokens/s" in report
     assert "not stable" in report.split(">Repeats</h2>")[1]
@@ -154,7 +154,7 @@ def test_fewer_repeats_than_were_asked_refuse_the_node(tmp_path: Path) -> None:
     repeated(run_dir, "jw2", [100, 100, 100], repeats=())
     (row,) = aggregate(run_dir).nodes
     assert row.status == "refused"
-    assert "1 repeats came back, 3 were asked for" in row.reason
+    assert "1 repeats came back instead of 3" in row.reason
 
 
 def test_a_node_that_broke_in_a_later_repeat_does_not_count(tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def test_attempts_are_judged_each_on_its_own_overlap_and_named(tmp_path: Path) -
     assert "attempt 1, 2025-01-02 03:04:05 UTC: jw2, jw3; these together for 6.0 s of 6.0 s" in words
     assert "attempt 2, 2025-01-02 04:04:05 UTC: jw4 never all at once" in words
     assert "measured in 2 attempts and never all at once: a fleet figure" in words
-    assert "VALID: every node that was asked is counted and valid. They were measured in 2 attempts" in words
+    assert "VALID: every node of the run is counted and valid. They were measured in 2 attempts" in words
 
 
 def test_nodes_of_one_attempt_must_still_measure_together(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_result_of_an_attempt_without_the_node_is_refused(tmp_path: Path) -> N
     write_record(run_dir / RUN_FILE, run.model_copy(update={"attempts": (run.attempts[0], changed)}))
     (row,) = [row for row in aggregate(run_dir).nodes if row.node == "jw4"]
     assert row.status == "refused"
-    assert "it is of attempt 2 at the run, in which jw4 was not asked" in row.reason
+    assert "it is from attempt 2 at the run, in which jw4 did not take part" in row.reason
 
 
 def test_a_result_fetched_later_keeps_the_clock_of_its_attempt(tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_a_run_that_still_goes_on_is_not_resumed(tmp_path: Path) -> None:
         leader = controller(process.pid)
         attempt = run.attempts[0].model_copy(update={"controller": leader})
         going = run.model_copy(update={"attempts": (attempt,)})
-        with pytest.raises(InputError, match=f"still goes on, under process {process.pid}"):
+        with pytest.raises(InputError, match=f"is still going, under process {process.pid}"):
             require_ended(going)
     finally:
         process.kill()

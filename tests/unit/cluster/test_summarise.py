@@ -41,7 +41,7 @@ def test_no_failures(run_dir: Path, nothing: dict[str, Any] | None) -> None:
         ("{", "The failures cannot be read"),
         ({"jw3": {"stage": "", "reason": 7}}, "The failures cannot be read"),
         ({"jw3": {"stage": "", "reason": "x"}}, "The failures cannot be read"),
-        ({"../jw3": {"stage": "x", "reason": "x"}}, "nodes that were not asked: ../jw3"),
+        ({"../jw3": {"stage": "x", "reason": "x"}}, "nodes that are not in the run: ../jw3"),
     ],
 )
 def test_bad_failures_are_refused_before_writing(run_dir: Path, failures: Any, said: str) -> None:

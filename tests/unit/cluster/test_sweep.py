@@ -85,11 +85,11 @@ def test_every_other_figure_is_of_the_chosen_step(tmp_path: Path) -> None:
     assert {node.metrics.queries.completed for node in group if node.metrics} == {6 * chosen}
     text = render_cluster(gathered.result, gathered.run)
     assert max(map(len, text.splitlines())) <= WIDTH
-    assert "8 in flight on each GPU: every figure but the curves' is of this step" in " ".join(text.split())
+    assert "8 in flight on each GPU: all figures outside the curves are of this step" in " ".join(text.split())
     rows = [line.split() for line in text.splitlines() if line[:3].strip(" +*!").isdigit()]
     assert [row[0].strip("+*!~") for row in rows] == [str(step) for step in LADDER]
-    assert "* of fewer than 662 samples: its P99 is without confidence" in text
-    assert "P99 latency 3000 ms: kept up to 4 in flight" in " ".join(text.split())
+    assert "* fewer than 662 samples: its P99 is without confidence" in text
+    assert "P99 latency 3000 ms: met up to 4 in flight" in " ".join(text.split())
     page = render_job_summary(Outcome(gathered.run, gathered.result))
     assert [line.split()[1].strip("+*!\\") for line in page.splitlines() if line.count("|") == 10][2:] == [
         str(step) for step in LADDER
@@ -105,8 +105,10 @@ def test_a_load_without_a_ladder_says_how_users_are_served(tmp_path: Path) -> No
     result = aggregate(run_dir)
     assert (result.nodes[0].load, result.sweep) == (load, None)
     words = " ".join(render_cluster(result, read_run(run_dir)).split())
-    assert "Load 8 in flight on each GPU, a closed loop: there is no schedule, times count from when" in words
-    assert "before was answered; 35.0 tokens/s for each" in words
+    assert (
+        "Load 8 in flight on each GPU, a closed loop: without a schedule, times count from the previous answer" in words
+    )
+    assert "previous answer; 35.0 tokens/s for each" in words
 
 
 def test_nodes_may_stop_at_different_steps(tmp_path: Path) -> None:
@@ -115,7 +117,7 @@ def test_nodes_may_stop_at_different_steps(tmp_path: Path) -> None:
     assert [row.counted for row in result.nodes] == [True, True]
     found = curves(result)
     assert [point.nodes for point in found["all"].points] == [2, 2, 2, 1, 1]
-    assert "~ not all nodes measured it" in render_cluster(result, read_run(tmp_path))
+    assert "~ not measured by all nodes" in render_cluster(result, read_run(tmp_path))
     assert found["jw3"].knee == pytest.approx(2)
     assert result.sweep is not None
     assert result.sweep.chosen == 4, "of those that all nodes measured"
@@ -208,7 +210,7 @@ def test_a_run_in_which_no_node_counts_has_its_curves(tmp_path: Path) -> None:
     assert text.count(": the curve") == 5
     assert "jw6, jw7: their curves are in the JSON" in " ".join(text.split())
     page = render_report(gathered, run_dir)
-    assert "no node counts: there are the curves alone" in page
+    assert "no node is counted: only the curves are shown" in page
     assert 'href="#curves"' in page
     assert [name in page for name in ("Steps of jw1", "Steps of jw5", "Steps of jw6")] == [True, True, False]
 
@@ -224,7 +226,7 @@ def test_an_interruption_takes_nothing_from_earlier_steps(tmp_path: Path) -> Non
     assert sweep is not None
     (curve,) = sweep.curves
     assert [point.valid for point in curve.points] == [True]
-    assert dict(lines_of(sweep, curve))["Knee"].startswith("not known: one step alone was measured, with ")
+    assert dict(lines_of(sweep, curve))["Knee"].startswith("not known: only one step was measured, with ")
 
 
 def test_a_node_that_dies_in_its_first_step_says_why(tmp_path: Path) -> None:

@@ -146,14 +146,14 @@ def test_the_figures_are_the_schedules(tmp_path: Path) -> None:
 
 def check_rendered(run_dir: Path, gathered: Gathered) -> None:
     summary = " ".join(render_cluster(gathered.result, gathered.run).split())
-    assert "jw2, jw3 answered without the key, so whoever reached their ports could use them" in summary
-    assert "System one schedule from jw2 over 2 nodes: a system's figure, and no sum" in summary
+    assert "jw2, jw3 answered without the key, so anyone who could reach their ports could use them" in summary
+    assert "System one schedule from jw2 over 2 nodes: figures of one system, not a sum" in summary
     assert "the sum over" not in summary
     assert " 65% " in summary
     page = " ".join(re.sub(r"<[^>]*>", " ", render_report(gathered, run_dir, "")).split())
     assert "the sum over" not in page
     assert (
-        "System one schedule from jw2 over 2 nodes: a system&#39;s figure, and no sum jw2, jw3 answered without" in page
+        "System one schedule from jw2 over 2 nodes: figures of one system, not a sum jw2, jw3 answered without" in page
     )
     assert "TPOT P50 ms share verdict" in page
     assert " 65% valid " in page
@@ -249,7 +249,7 @@ def test_the_drivers_own_limits_are_named(tmp_path: Path) -> None:
     system = gather(make(tmp_path / "run", late, driver=starved)).result.system
     assert system is not None
     assert "The driver's threads waited 4.0 s in 10.0 s for a core: " in system.notes[0]
-    assert "the driver is what was measured, and not the servers" in system.notes[1]
+    assert "the driver was measured, not the servers" in system.notes[1]
 
 
 def test_without_the_driver_nothing_counts(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_without_the_driver_nothing_counts(tmp_path: Path) -> None:
     assert (result.counted, result.groups) == (0, ())
     assert result.verdict.reasons == (f"The driver (jw2): {reason}",)
     summary = " ".join(render_cluster(result, gather(run_dir).run).split())
-    assert "System nothing was measured; the driver was to be jw2" in summary
+    assert "System nothing was measured; the driver would have been jw2" in summary
     assert summary.endswith(f"INVALID: The driver (jw2): {reason}")
 
 
@@ -277,7 +277,7 @@ def test_a_system_that_goes_on_is_in_progress(tmp_path: Path) -> None:
     assert "Nodes 0 of 2 counted, 2 in progress: jw2, jw3" in summary
     assert summary.endswith("IN PROGRESS: the verdict comes with the run's end.")
     ended = gather(run_dir).result
-    assert "No result of the driver came back." in ended.verdict.reasons
+    assert "The driver returned no result." in ended.verdict.reasons
 
 
 def test_it_is_compared_with_its_like_alone(tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ def test_a_comparison_says_that_it_is_of_one_system(tmp_path: Path) -> None:
     one, other = (make(tmp_path / name, answered()) for name in ("one", "other"))
     text = " ".join(render_text(compare(load_side(one), load_side(other))).split())
     assert ", float16, vllm, 2 x NVIDIA A30: one system" in text
-    assert "Of all: what one schedule over all nodes gave." in text
+    assert "Of all: the result of one schedule over all nodes." in text
     assert "Of node" not in text
     assert re.search(r"tokens/s all \S+ \S+ ", text)
     assert " node " not in text.partition("verdict")[2].partition("Of all")[0]
@@ -338,9 +338,9 @@ def test_lists_of_runs_say_that_it_is_one_system(tmp_path: Path) -> None:
 
 def test_what_is_of_one_node_each_is_refused(tmp_path: Path) -> None:
     run_dir = make(tmp_path / "run", answered())
-    with pytest.raises(InputError, match="are one system, and a tree has the system of one node each"):
+    with pytest.raises(InputError, match="are one system, but in a tree each node is a system"):
         gather_parts([run_dir])
-    with pytest.raises(InputError, match="a point of the endpoints format is one node's: name a run with"):
+    with pytest.raises(InputError, match="a point of the endpoints format is of one node: name a run with"):
         curves_of(gather(run_dir))
 
 

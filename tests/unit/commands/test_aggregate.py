@@ -60,4 +60,4 @@ def test_each_result_is_there_as_text(run_dir: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_directory_that_is_not_a_run_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["aggregate", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == f"{tmp_path} is not a run: there is no run.json in it.\n"
+    assert capsys.readouterr().err == f"{tmp_path} is not a run: it has no run.json.\n"

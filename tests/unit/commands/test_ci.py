@@ -145,11 +145,11 @@ def test_variables_are_given_as_to_ansible_playbook(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--inventory", "/nowhere"], "there is no /nowhere"),
+        (["--inventory", "/nowhere"], "/nowhere does not exist"),
         (["-e", "benchmark_profile"], "give NAME=VALUE"),
         (["-e=--check=1"], "give NAME=VALUE"),
         (["-e", "@/nowhere/secrets.yml"], "there is no such file"),
-        (["-e", "{benchmark_model: x"], "has to be a JSON object"),
+        (["-e", "{benchmark_model: x"], "must be a JSON object"),
     ],
 )
 def test_bad_words_are_refused(words: list[str], said: str) -> None:

@@ -52,7 +52,7 @@ def test_any_run_answers_for_given_limits(tmp_path: Path, capsys: pytest.Capture
     )
     assert "Measured: 99.1 % of 690" in shown
     shown = run_goodput(capsys, RUN_ID[:12], *results, "--slo", "ttft=50")
-    assert "does not serve 23 users at once: only 0 of 690 answers kept the limits (first token under 0.05 s)" in shown
+    assert "does not serve 23 users at once: only 0 of 690 answers met the limits (first token under 0.05 s)" in shown
     reported = json.loads(run_goodput(capsys, str(run_dir), "--slo", "ttft=1000", "--json"))
     assert reported["nodes"]["jw2"]["met"] == 690
     assert reported["groups"][0]["goodput"]["slo"] == {"ttft_ms": 1000, "tpot_ms": None}
@@ -72,9 +72,9 @@ def test_too_few_answers_carry_no_promise(tmp_path: Path, capsys: pytest.Capture
     shown = run_goodput(capsys, str(run_dir), "--slo", "ttft=500", "tpot=50")
     assert "serves" not in shown
     assert "unverified, not an MLCommons submission" in shown
-    assert "No figures of the hardware" not in shown
-    assert "had 4 users at once: 20 of 20 answers kept the limits (first token under 0.5 s" in shown
-    assert "To say it of 99 % takes 662 answers" in shown
+    assert "These figures say nothing about the hardware" not in shown
+    assert "had 4 users at once: 20 of 20 answers met the limits (first token under 0.5 s" in shown
+    assert "A claim about 99 % takes 662 answers" in shown
 
 
 def test_nothing_is_said_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,7 +137,7 @@ def test_a_node_whose_tokens_were_not_seen_is_named(tmp_path: Path) -> None:
     result = aggregate(tmp_path)
     assert [row.goodput is None for row in result.nodes] == [False, True]
     summary = words(render_cluster(result, read_run(tmp_path)))
-    assert "Goodput not of all together: undefined for jw3" in summary
+    assert "Goodput not for the whole group: undefined for jw3" in summary
     assert "users at once" not in summary
 
 

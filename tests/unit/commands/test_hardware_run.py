@@ -42,7 +42,7 @@ def test_it_is_aggregated_again_and_says_what_comes_next(runs: list[Path], capsy
 def test_a_node_that_was_not_probed_is_not_compared(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", f"{runs[0]}/gpu1", f"{runs[-1]}/gpu1"]) == 0
     assert main(["compare", f"{runs[0]}/gpu2", f"{runs[-1]}/gpu2"]) == 2
-    assert "no node of it counts" in capsys.readouterr().err
+    assert "none of its nodes is counted" in capsys.readouterr().err
 
 
 def test_no_time_is_estimated_for_it() -> None:

@@ -101,7 +101,7 @@ def test_what_is_named_stays(results: Path, capsys: pytest.CaptureFixture[str]) 
     assert f"stays  {baseline}: it is the baseline 'default'" in shown
     assert f"stays  {named}: --never names it" in shown
     assert f"stays  {pinned}: pinned.txt names it" in shown
-    assert f"stays  {later}: no newer run is like it in settings and hardware" in shown
+    assert f"stays  {later}: no newer run has the same settings and hardware" in shown
     assert other in shown
 
 
@@ -124,8 +124,8 @@ def test_what_goes_on_stays(results: Path, capsys: pytest.CaptureFixture[str]) -
             process.kill()
     assert set(runs(results)) >= {led, locked, resumed, without}
     shown = capsys.readouterr().out
-    assert f"stays  {led}: it goes on, under process {process.pid}" in shown
-    assert f"stays  {locked}: a process works on what jw2 measured" in shown
+    assert f"stays  {led}: it is in progress, under process {process.pid}" in shown
+    assert f"stays  {locked}: a process is working on the files of jw2" in shown
     assert f"stays  {without}: it has no summary" in shown
     assert prune(results, "--older-than", "5d", "--yes") == 0
     assert resumed in runs(results), "its newest attempt is young"
@@ -159,7 +159,7 @@ def test_what_is_not_certainly_a_run_is_left_alone(results: Path, capsys: pytest
     assert f"left alone  {first}: it is a link" in shown
     assert f"left alone  20200101T000000Z-renamed: it holds the run {second}" in shown
     assert "left alone  20200102T000000Z-empty: " in shown
-    assert "left alone  20200103T000000Z-file: it is no directory" in shown
+    assert "left alone  20200103T000000Z-file: it is not a directory" in shown
     assert f"left alone  20200104T000000Z-closed: {results}/20200104T000000Z-closed/run.json: File name too" in shown
 
 
@@ -169,14 +169,14 @@ def test_another_users_run_is_left_alone(results: Path, capsys: pytest.CaptureFi
     os.chown(results / first, 65534, 65534)
     assert prune(results, "--older-than", "97d", "--yes") == 0
     assert first in runs(results)
-    assert f"left alone  {first}: it is of the user nobody" in capsys.readouterr().out
+    assert f"left alone  {first}: it belongs to the user nobody" in capsys.readouterr().out
 
 
 def test_a_removal_that_was_cut_short_is_ended(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = runs(results)[0]
     (results / first).rename(results / f".pruned-{first}")
     assert prune(results, "--keep", "50", "--yes") == 0
-    assert "left of a removal that was cut short" in capsys.readouterr().out
+    assert "remains of an interrupted removal" in capsys.readouterr().out
     assert not (results / f".pruned-{first}").exists()
 
 
@@ -206,7 +206,7 @@ def test_two_at_once_remove_each_run_once_and_neither_fails(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "Say which runs are old"),
+        ([], "Give --keep N, --older-than AGE"),
         (["--keep", "-1"], "--keep takes a number"),
         (["--older-than", "90"], "--older-than is '90'"),
         (["--older-than", "3m"], "--older-than is '3m'"),

@@ -85,5 +85,5 @@ def test_an_audit_run_follows_the_measurement_and_is_judged(tmp_path: Path, scen
 
 
 def test_an_audit_needs_loadgen() -> None:
-    with pytest.raises(InputError, match="benchmark_audit is TEST06, and LoadGen does not drive profile quick"):
+    with pytest.raises(InputError, match="benchmark_audit is TEST06, but LoadGen does not drive profile quick"):
         resolve({"benchmark_audit": "TEST06"})

@@ -21,7 +21,7 @@ def test_a_log_that_loadgen_did_not_end_is_a_sentence(tmp_path: Path) -> None:
         read_result(tmp_path)
     kept = [line for line in text.splitlines() if "num_errors" not in line]
     path.write_text("\n".join(line for line in kept if "result_completed_tokens_per_second" not in line))
-    with pytest.raises(InputError, match="LoadGen did not end its log"):
+    with pytest.raises(InputError, match="LoadGen did not finish its log"):
         read_result(tmp_path)
     # LoadGen counts its errors since April 2025.
     path.write_text("\n".join(kept))
@@ -51,7 +51,7 @@ def test_logs_of_others_are_read_as_mlcommons_reads_them(tmp_path: Path) -> None
     path.write_text(
         "\n".join(marked(line, value="MultiStream") if '"effective_scenario"' in line else line for line in lines)
     )
-    with pytest.raises(InputError, match="it is of the scenario MultiStream, and only Server, Offline, SingleStream"):
+    with pytest.raises(InputError, match="its scenario is MultiStream, but only Server, Offline, SingleStream"):
         read_result(tmp_path)
 
 

@@ -59,7 +59,7 @@ def test_each_repeat_is_whole_and_verified_from_its_own_samples(tmp_path: Path, 
         assert (repeat.loadgen is None) is not bool(profile)
         assert (directory / of_repeat("mlperf_log_detail.txt", repeat.number)).exists() is bool(profile)
         assert (directory / of_repeat("telemetry.jsonl", repeat.number)).is_file()
-    assert "3 with the model loaded once; below is repeat" in " ".join(render_node(result).split())
+    assert "3 with the model loaded once; the figures below are of repeat" in " ".join(render_node(result).split())
 
 
 def test_each_repeat_begins_when_all_are_told(tmp_path: Path) -> None:

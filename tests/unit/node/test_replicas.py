@@ -242,11 +242,11 @@ def test_what_cannot_be_replicated_is_refused(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("value", "asked", "said"),
     [
-        ("0,-1,1", 2, r"1 GPUs are visible.* CUDA_VISIBLE_DEVICES is '0,-1,1': '-1' is below zero"),
-        ("0 1", 2, r"1 GPUs are visible.* '0 1' is read as 0 alone: entries are parted by commas"),
-        ("0,0", "auto", r"No GPU is visible.* '0' is there twice, and CUDA then sees no GPU at all"),
-        ("-1", "auto", "No GPU is visible.* '-1' is below zero"),
-        ("NoDevFiles", 1, "No GPU is visible.* 'NoDevFiles' is no number"),
+        ("0,-1,1", 2, r"1 GPUs are visible.* CUDA_VISIBLE_DEVICES is '0,-1,1': '-1' is negative"),
+        ("0 1", 2, r"1 GPUs are visible.* '0 1' is read as 0 alone: entries are separated by commas"),
+        ("0,0", "auto", r"No GPU is visible.* '0' occurs twice, and CUDA then sees no GPU at all"),
+        ("-1", "auto", "No GPU is visible.* '-1' is negative"),
+        ("NoDevFiles", 1, "No GPU is visible.* 'NoDevFiles' is not a number"),
         ("", "auto", "No GPU is visible.* entry 1 is empty"),
     ],
 )

@@ -86,7 +86,7 @@ def test_who_needs_no_further_start_says_so(tmp_path: Path) -> None:
     with led(tmp_path, [("ready", "go")]):
         result = run(RunRequest("r1", "jw2", asked(sweep), tmp_path, wait_s=60))
     assert result.status == "complete"
-    assert result.sweep_ended.startswith("A limit is passed at 1 in flight")
+    assert result.sweep_ended.startswith("A limit is exceeded at 1 in flight")
     assert (tmp_path / "repeat2_ready").read_text() == OVER
 
 

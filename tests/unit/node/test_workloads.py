@@ -275,7 +275,7 @@ def test_equal_beginnings_of_blocks_are_equal_tokens(
     [
         ({"input_tokens": {"distribution": "normal", "mean": 5}}, "stddev"),
         ({"input_tokens": {**NORMAL, "distribution": "zipf"}}, "normal or lognormal"),
-        ({"input_tokens": {**NORMAL, "most": 50}}, "the mean lies between least and most"),
+        ({"input_tokens": {**NORMAL, "most": 50}}, "the mean must be between least and most"),
         ({"input_tokens": {**NORMAL, "least": 0}}, "whole number from 1"),
         ({"input_tokens": {**NORMAL, "least": 10.5}}, "whole number from 1"),
         ({"input_tokens": []}, "whole number from 1"),

@@ -63,12 +63,12 @@ def test_the_start_is_reported_by_stage() -> None:
 @pytest.mark.parametrize(
     ("passed", "checks", "errors", "words"),
     [
-        (True, ("Length: pass, 0 of 9 answers differ.",), 0, "Audit TEST06 passed: 9 answers looked at."),
+        (True, ("Length: pass, 0 of 9 answers differ.",), 0, "Audit TEST06 passed: 9 answers checked."),
         (
             False,
             ("First token: pass.", "Length: FAIL, 2 of 9 answers differ."),
             3,
-            "Audit TEST06 FAILED: 9 answers looked at. Length: FAIL, 2 of 9 answers differ. 3 of its queries failed.",
+            "Audit TEST06 FAILED: 9 answers checked. Length: FAIL, 2 of 9 answers differ. 3 of its queries failed.",
         ),
     ],
 )
@@ -116,5 +116,5 @@ def test_the_template_is_in_the_package() -> None:
 
 def test_queries_that_waited_or_were_sent_again_are_reported() -> None:
     reported = " ".join(render(serving=Serving(waited=7, resent=3, max_connections=90)).split())
-    assert "Connections 7 queries waited for one of 90; 3 queries were sent once more" in reported
+    assert "Connections 7 queries waited for one of 90 connections; 3 queries were sent again" in reported
     assert "Connections" not in render(serving=Serving(max_connections=90))

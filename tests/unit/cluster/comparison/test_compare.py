@@ -156,7 +156,7 @@ def test_other_settings_are_refused_by_name(
     add_run(tmp_path, "b", {"jw2": each}, {"benchmark_dtype": "bfloat16"})
     assert main(["compare", "a", "b", "--results-dir", str(tmp_path)]) == 2
     reported = " ".join(capsys.readouterr().out.split())
-    assert "measured otherwise in a: dtype is bfloat16 instead of float16" in reported
+    assert "measured differently in a: dtype is bfloat16 instead of float16" in reported
     assert "Of node:" not in reported, "a legend of no table"
 
 
@@ -167,7 +167,7 @@ def test_profiles_that_differ_are_told_apart_by_their_fields(
         add_run(tmp_path, name, {"jw2": samples(monkeypatch, "1", count, **ENGINE)})
     assert main(["compare", "a", "b", "--results-dir", str(tmp_path)]) == 2
     reported = " ".join(capsys.readouterr().out.split())
-    assert "measured otherwise in a: the profile's samples is 10 instead of 20" in reported
+    assert "measured differently in a: the profile's samples is 10 instead of 20" in reported
     assert "sha256" not in reported
 
 
@@ -232,10 +232,10 @@ def test_baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert main(["compare", "b", "--baseline", "driver-580", *here]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert main(["compare", str(tmp_path / "b"), "b", *here]) == 0
-    itself = "b was compared with itself: that it is equal to itself says nothing."
+    itself = "b was compared with itself, so that equality says nothing."
     assert itself in " ".join(capsys.readouterr().out.split())
     assert "b is its own baseline for quick v4, float16, continuous, 1 x NVIDIA A30." in said
-    assert said.endswith("b is its own baseline: that it is equal to itself says nothing.")
+    assert said.endswith("b is its own baseline, so that equality says nothing.")
     # One kind goes by its key or its run, and the other stays.
     assert main(["baseline", "clear", "x", *here]) == 2
     assert "'x' is not a baseline under the name 'default'; there are: " in capsys.readouterr().err

@@ -68,7 +68,7 @@ CASES = [
         with_gpu(power_limit_w=120, power_limit_default_w=165),
         with_gpu(power_limit_w=161),
         with_gpu(power_limit_w=165),
-        "The power limit is 120 W, 165 W on like nodes; the board is made for 165 W.",
+        "The power limit is 120 W, 165 W on like nodes; the board's default is 165 W.",
     ),
     (
         "lower clocks",
@@ -132,7 +132,7 @@ CASES = [
         cpu(held_s=7, quota_cpus=0.5),
         cpu(held_s=0.1, quota_cpus=4),
         cpu(held_s=0, quota_cpus=4),
-        "A CPU quota of 0.5 CPUs held the run back for 70 % of the time, like nodes for 0 %.",
+        "A CPU quota of 0.5 CPUs throttled the run for 70 % of the time, like nodes for 0 %.",
     ),
     (
         "CPU starvation",

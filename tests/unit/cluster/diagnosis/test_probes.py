@@ -141,7 +141,7 @@ def test_a_slow_gpu_has_its_number_of_nvidia_smi_too() -> None:
     seen = [Gpu(index=n, number=(n + 4) % 8, name="NVIDIA H200", memory_mib=144384) for n in range(8)]
     (found,) = findings([probed("n1", probes(8, slow=5), seen)])
     assert found.place == "GPU 5"
-    assert found.evidence[-1] == "GPU 5 of the run is GPU 1 of nvidia-smi: CUDA_VISIBLE_DEVICES chooses there."
+    assert found.evidence[-1] == "GPU 5 of the run is GPU 1 of nvidia-smi: CUDA_VISIBLE_DEVICES renumbers them."
     same = [gpu.model_copy(update={"number": gpu.index}) for gpu in seen]
     (found,) = findings([probed("n1", probes(8, slow=5), same)])
     assert "nvidia-smi" not in " ".join(found.evidence)

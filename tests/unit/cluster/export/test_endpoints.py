@@ -169,7 +169,7 @@ def test_a_run_at_a_rate_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
         (["endpoints"], "name a new one"),
         (["endpoints", "-o", "/tmp"], "exists already"),
         (["endpoints", "-o", "/nowhere", "--what", "samples"], "--what"),
-        (["csv", "--system", "x"], "--system is for --format endpoints alone"),
+        (["csv", "--system", "x"], "--system is only for --format endpoints"),
     ],
 )
 def test_what_cannot_be_is_refused(swept: Path, capsys: Any, words: list[str], said: str) -> None:

@@ -87,5 +87,5 @@ def test_the_textfile_keeps_the_newest_probes(run_dir: Path) -> None:
 def test_markdown_and_what_prometheus_cannot_take(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "probe\\_device\\_memory\\_read\\_gb\\_s" in export(run_dir, "markdown").decode()
     assert main(["export", str(run_dir), "--format", "prometheus", "--what", "probes"]) == 2
-    assert "Prometheus has the probes among the nodes' values" in capsys.readouterr().err
+    assert "For Prometheus the probes are among the nodes' values" in capsys.readouterr().err
     assert main(["export", str(run_dir), "--format", "csv", "--what", "samples"]) == 0

@@ -62,7 +62,7 @@ def test_the_newest_run_alone_is_tentative(tmp_path: Path) -> None:
     (node,) = node_history(tmp_path).nodes
     assert node.shifts[0].tentative
     assert "1 run so far, one more will tell" in " ".join(render_history(node_history(tmp_path)).split())
-    assert "nothing that is recorded drifted" in render_history(node_history(tmp_path))
+    assert "no recorded fact drifted" in render_history(node_history(tmp_path))
 
 
 def test_runs_with_other_settings_are_another_series(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_runs_that_failed_are_listed_and_counted(tmp_path: Path) -> None:
     stopped = node_history(tmp_path, "jw2")
     assert (stopped.runs[0].failed, stopped.runs[0].newest[-1].state) == (1, "partial")
     assert "jw2: failed 1 of the last 10 runs, in hf_cache; 1 more was interrupted" in render_history(stopped)
-    assert "jw3: no run in which it counts; failed 2 of the last 2 runs, in preflight" in " ".join(text.split())
+    assert "jw3: not counted in any run; failed 2 of the last 2 runs, in preflight" in " ".join(text.split())
     assert f"  no summary\n            2025-01-02 03:04:05 UTC {runs[11]}, quick\n" in text
     assert all(columns(line) <= WIDTH for line in text.splitlines())
 

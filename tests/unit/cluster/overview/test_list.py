@@ -96,7 +96,7 @@ def test_a_run_that_goes_on_is_in_progress(tmp_path: Path, capsys: pytest.Captur
     assert "It is in progress." in words["list"]
     assert "in progress 2025-01-04" in words["history"]
     assert "failed" not in words["history"]
-    assert "*** IN PROGRESS. The run goes on" in summary
+    assert "*** IN PROGRESS. The run is still going" in summary
     assert "Nodes 0 of 2 counted, 2 in progress: gpu-001, gpu-004" in summary
     assert summary.endswith("IN PROGRESS: the verdict comes with the run's end.")
     assert "ot counted" not in summary
@@ -114,7 +114,7 @@ def test_a_sweep_is_listed_by_its_knee(tmp_path: Path, capsys: pytest.CaptureFix
     write_sweep(run_dir, "jw2", resolved, steps)
     assert main(["aggregate", str(run_dir)]) == 0
     summary = " ".join(capsys.readouterr().out.split())
-    assert "knee at 6 in flight on each GPU, 192 tokens/s at most 8 in flight on each GPU: every figure" in summary
+    assert "knee at 6 in flight on each GPU, 192 tokens/s at most 8 in flight on each GPU: all figures" in summary
     assert main(["list", "--results-dir", str(run_dir.parent)]) == 0
     words = " ".join(capsys.readouterr().out.split())
     assert f"valid quick 1/1 - 192 {RUN_ID} knee at 6 in flight on each GPU, 192 tokens/s at most" in words

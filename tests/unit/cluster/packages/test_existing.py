@@ -191,7 +191,7 @@ def test_a_python_that_would_not_find_our_code_is_refused(tmp_path: Path) -> Non
     deaf = look(tmp_path, "gliff", options=["-I"])
     assert not deaf.follows_path
     (reason,) = said(deaf, [])
-    assert reason.startswith("/opt/conda (python_env_dir) has a Python that does not look where PYTHONPATH says")
+    assert reason.startswith("/opt/conda (python_env_dir) has a Python that ignores PYTHONPATH")
     assert said(deaf, [], "vllm") == [], "nothing of ours is put beside it"
 
 
@@ -214,7 +214,10 @@ def test_a_module_that_hides_the_package_is_not_it(tmp_path: Path) -> None:
     assert seen.packages == {"pyyaml": f"6.0.2, hidden by {checkout}/yaml"}
     assert seen.elsewhere == {"pyyaml": str(place)}
     (unfit,) = said(seen.model_copy(update={"elsewhere": {}}), [Requirement("PyYAML>=6")])
-    assert f"comes after what does not work here: pyyaml 6.0.2, hidden by {checkout}/yaml (>=6 is needed)." in unfit
+    assert (
+        f"is shadowed by packages that do not work here: pyyaml 6.0.2, hidden by {checkout}/yaml (>=6 is needed)."
+        in unfit
+    )
 
 
 def test_what_lies_elsewhere_is_not_to_be_mended_there(tmp_path: Path) -> None:
@@ -224,7 +227,10 @@ def test_what_lies_elsewhere_is_not_to_be_mended_there(tmp_path: Path) -> None:
     assert seen.elsewhere == {"gliff": str(tmp_path)}
     assert said(seen, [Requirement("gliff>=1")]) == []
     outside, inside = reversed(said(seen, [Requirement("gliff>=2"), Requirement("pydantic>=99")]))
-    assert f"comes after what does not work here: gliff 1.0 in {tmp_path} (>=2 is needed). PYTHONPATH leads" in outside
+    assert (
+        f"is shadowed by packages that do not work here: gliff 1.0 in {tmp_path} (>=2 is needed). They are on"
+        in outside
+    )
     assert "has versions that do not work here: pydantic" in inside
     assert "gliff" not in inside
 
@@ -262,10 +268,13 @@ EXISTING = {"python_env_manage": False, "python_env_dir": "/opt/conda"}
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"python_env_manage": False}, "python_env_manage is false, so python_env_dir has to name the environment"),
+        (
+            {"python_env_manage": False},
+            "python_env_manage is false, so python_env_dir must name the existing environment",
+        ),
         (
             {**EXISTING, "vllm_manage": False, "benchmark_engine": "vllm"},
-            "vllm_manage is false, so vllm_dir has to name the environment",
+            "vllm_manage is false, so vllm_dir must name the existing environment",
         ),
         ({**EXISTING, "python_env_code_dir": "/opt/conda/ours"}, "python_env_code_dir is /opt/conda/ours, within"),
     ],

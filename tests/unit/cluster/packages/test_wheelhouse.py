@@ -79,7 +79,7 @@ def test_what_somebody_put_there_is_taken_or_left(
 ) -> None:
     make_wheel(made, "mine", "1")
     assert fill(tmp_path, "alpha==1.0\n") == 0
-    assert "Not needed, and left where they are: mine-1-py3-none-any.whl." in capsys.readouterr().out
+    assert "Not needed, and left in place: mine-1-py3-none-any.whl." in capsys.readouterr().out
     assert {wheel.name: wheel.source for wheel in load(made).wheels} == {
         "alpha": "was in the directory",
         "beta": "was in the directory",
@@ -113,7 +113,7 @@ def test_a_build_that_only_fits_this_machine_is_refused(
     make_source(index, "delta", "3", tag=OTHER)
     assert fill(tmp_path, "delta==3\n") == 3
     said = capsys.readouterr().err
-    assert f"delta-3.tar.gz is published as source alone and builds into delta-3-{OTHER}.whl" in said
+    assert f"delta-3.tar.gz is only published as source, and builds delta-3-{OTHER}.whl" in said
     assert files(tmp_path / "house") == []
 
 
@@ -125,14 +125,14 @@ def test_a_wheel_with_another_checksum_is_refused(
     assert fill(tmp_path, stated.format(beta.sha256)) == 0
     require_pins(made, stated.format(beta.sha256))
     reported = (
-        f"beta-2.5-py3-none-any.whl in {made} is not what the requirements state for beta: its SHA-256 is {beta.sha256}"
+        f"beta-2.5-py3-none-any.whl in {made} is not in the requirements' list for beta: its SHA-256 is {beta.sha256}"
     )
     with pytest.raises(InputError, match=re.escape(reported)):
         require_pins(made, stated.format("0" * 64))
     assert fill(tmp_path, stated.format("0" * 64)) == 2
     assert reported in capsys.readouterr().err
     # As pip has it: where one is stated, all are.
-    with pytest.raises(InputError, match="not what the requirements state for beta"):
+    with pytest.raises(InputError, match="not in the requirements' list for beta"):
         require_pins(made, stated.partition("\n")[0])
 
 
@@ -166,13 +166,13 @@ def test_a_wheel_that_is_gone_cut_or_damaged_is_reported(made: Path) -> None:
     beta = made / "beta-2.5-py3-none-any.whl"
     whole = beta.read_bytes()
     beta.write_bytes(whole[:-1])
-    with pytest.raises(InputError, match=f"has {len(whole) - 1} bytes in place of {len(whole)} in "):
+    with pytest.raises(InputError, match=f"has {len(whole) - 1} bytes instead of {len(whole)} in "):
         load(made)
     beta.unlink()
     with pytest.raises(InputError, match=r"beta-2\.5-py3-none-any\.whl is missing in "):
         load(made)
     beta.write_bytes(b"no archive")
-    with pytest.raises(InputError, match="is not a whole wheel"):
+    with pytest.raises(InputError, match="is not a complete wheel"):
         wheelhouse.read_wheel(beta, "")
 
 

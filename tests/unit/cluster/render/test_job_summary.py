@@ -69,7 +69,7 @@ def test_nodes_totals_verdict_and_disclaimer(tmp_path: Path) -> None:
     assert ["jw3", "0.25", "4000", "4000", "4000", "50.0", "50.0", "62.7", "16.0", "INVALID"] in rows
     assert ["jw4", "preflight: Not reachable. And the disk is full."] in rows
     assert "- Cluster: 0.81 QPS, 51.6 tokens/s (the sum over 2 nodes: a fleet figure)" in page
-    assert "- Problem: nodes/stranger: no node of this name was asked; passed over." in page
+    assert "- Problem: nodes/stranger: the run has no node of this name; ignored." in page
     assert "1 of 3 nodes is not counted: jw4." in page
 
 
@@ -96,7 +96,7 @@ def test_a_thousand_nodes_that_all_differ_fit_a_page(tmp_path: Path) -> None:
     result = aggregate(tmp_path).model_copy(update={"drift": drift})
     page = render_job_summary(Outcome(read_run(tmp_path), result))
     assert len(page) < 2**20
-    assert "And 5900 more: the cluster summary has all." in page
+    assert "And 5900 more: the cluster summary lists all." in page
 
 
 def test_a_valid_run(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_valid_run(tmp_path: Path) -> None:
     add_node(tmp_path, "jw2", asked(3), FAST)
     page = page_of(tmp_path)
     assert page.startswith("## LLM inference benchmark: VALID\n")
-    assert page.endswith("\n**VALID:** every node that was asked is counted and valid.\n")
+    assert page.endswith("\n**VALID:** every node of the run is counted and valid.\n")
     assert "Not counted" not in page
 
 
@@ -124,7 +124,7 @@ def test_a_thousand_broken_nodes_fit_a_page(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path, {"gpu-0000": asked(3)})
     page = render_job_summary(Outcome(read_run(run_dir), result))
     assert len(page.encode()) < 2**20
-    assert f"And {1000 - MAX_LISTED} more: the cluster summary has all." in page
+    assert f"And {1000 - MAX_LISTED} more: the cluster summary lists all." in page
 
 
 def test_what_a_node_did_alone_stands_beside_all_together(tmp_path: Path) -> None:

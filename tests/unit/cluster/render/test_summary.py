@@ -88,7 +88,7 @@ def test_two_valid_nodes(tmp_path: Path) -> None:
     assert "Nodes       2 of 2 counted" in text
     assert "5.4 s of 5.4 s (100%), started within 0.00 ms by their own clocks" in " ".join(text.split())
     assert "Cluster 1.11 QPS, 71.1 tokens/s (the sum over 2 nodes: a fleet figure)" in " ".join(text.split())
-    assert text.endswith("\nVALID: every node that was asked is counted and valid.\n")
+    assert text.endswith("\nVALID: every node of the run is counted and valid.\n")
 
 
 def test_nodes_that_started_together_say_how_nearly(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_run_that_lacks_a_node_and_has_enough_is_valid(tmp_path: Path) -> None
     text = render(tmp_path)
     assert "Not counted\n  jw3       No result came back." in text
     reported = (
-        "VALID: 1 of 2 nodes are counted and valid, which is enough for benchmark_min_nodes; the others are named"
+        "VALID: 1 of 2 nodes are counted and valid, which is enough for benchmark_min_nodes; the others are listed"
     )
     assert reported in " ".join(text.split())
 
@@ -287,9 +287,9 @@ def test_what_an_audit_came_to_stands_in_the_summary(tmp_path: Path) -> None:
     make_run(tmp_path, {"jw2": asked(3)})
     add_node(tmp_path, "jw2", asked(3), [1700.0] * 3)
     result = aggregate(tmp_path)
-    row = result.nodes[0].model_copy(update={"audit": "TEST06 FAILED: 9 answers looked at."})
+    row = result.nodes[0].model_copy(update={"audit": "TEST06 FAILED: 9 answers checked."})
     text = render_cluster(result.model_copy(update={"nodes": (row,)}), read_run(tmp_path))
-    assert "jw2: TEST06 FAILED: 9 answers looked at.\n\nCluster" in text
+    assert "jw2: TEST06 FAILED: 9 answers checked.\n\nCluster" in text
 
 
 def test_a_slow_node_is_told_with_its_cause(tmp_path: Path) -> None:

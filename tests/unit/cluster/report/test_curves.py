@@ -55,7 +55,7 @@ def test_each_nodes_curve_is_drawn_where_its_figures_are(tmp_path: Path) -> None
     assert [row[0].strip("+*!") for row in found.together.rows] == [str(step) for step in LADDER]
     page = render_report(gathered, run_dir)
     assert 'href="#curves"' in page
-    assert "is of this step, the least load with nearly the most tokens/s" in page
+    assert "are of this step, the lowest load with nearly the highest tokens/s" in page
 
 
 def test_a_run_without_a_ladder_has_no_curves(tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def test_energy_stands_in_the_page_with_what_it_is_not(browser: Browser, reports
     assert "each carry the whole price" in words
     assert goodput.count("100 % 20 ") == 20
     assert "within TTFT 500 ms and TPOT 50 ms" in goodput
-    assert "of 20 of 20 nodes: not what the wall socket gives" in words
+    assert "on 20 of 20 nodes, not measured at the wall socket" in words
     assert f"{group.energy_joules:,.0f}" in words
 
 
@@ -240,7 +240,7 @@ TABLES = {
     "ttft_ms": ("Time to first token (TTFT) per node",),
     "tpot_ms": ("Time per output token (TPOT) per node",),
     "repeats": tuple(f"{figure} in each repeat" for figure in ("QPS", *(f"{p} ms" for p in TIMES_REPEATED))),
-    "sharing": ("Alone, then together: who lost most first",),
+    "sharing": ("Alone, then together: largest loss first",),
     "timeline": (
         *("Queries in flight", "Output tokens, tokens/s", "GPU clock, MHz", "Power of a GPU, W"),
         *("Temperature of a GPU, \N{DEGREE SIGN}C", "CPU load of all cores, %"),

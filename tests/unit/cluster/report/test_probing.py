@@ -64,7 +64,7 @@ def test_a_page_of_the_hardware_alone(tmp_path: Path, count: int, gpus: int) -> 
     charts = re.findall(r'data-chart="probe-([a-z0-9_]+)-1-wide"', page)
     # Of one node those with several GPUs alone: a chart of one dot says nothing.
     assert len(charts) == {(1, 1): 0, (1, 8): 5, (20, 2): 7, (200, 1): 5}[count, gpus]
-    assert ("no other like it" in page) == (count == 1)
+    assert ("no like node to compare it with" in page) == (count == 1)
 
 
 def test_of_many_nodes_only_what_stands_out_is_drawn_apart(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_the_trend_is_of_what_shifted_and_of_the_first_probe(tmp_path: Path) -> 
     shown = trend(like, histories(run_dir))
     assert shown is not None
     assert [chart.title for chart in shown.charts] == [
-        "device memory read, GB/s in 8 runs with like settings",
-        "cpu one core, MB/s in 8 runs with like settings",
+        "device memory read, GB/s in 8 runs with the same settings",
+        "cpu one core, MB/s in 8 runs with the same settings",
     ]
     assert shown.since[0].shifts == ["cpu one core \N{MINUS SIGN}33%, 600 to 400 MB/s: worse"]

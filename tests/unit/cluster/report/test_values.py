@@ -114,9 +114,7 @@ def test_what_to_look_at_first(tmp_path: Path) -> None:
     fine = gather(runs.cluster(tmp_path / "fine", 2)).result
     assert [(one.weight, one.title) for one in advice(fine)] == [(FINE, "Nothing stands out")]
     slow = gather(runs.cluster(tmp_path / "slow", 9)).result
-    assert advice(fine)[0].text.startswith(
-        "Every node that was asked is counted and valid, and none was found to be slow"
-    )
+    assert advice(fine)[0].text.startswith("Every node of the run is counted and valid, and none was found to be slow")
     first, second = advice(slow)[:2]
     assert (first.weight, first.title) == (BAD, "gpu-007 is slow")
     assert "different values of driver" in second.text

@@ -61,12 +61,12 @@ def test_no_such_run_names_the_newest(results: Path, name: str) -> None:
 @pytest.mark.parametrize("path", ["../other", "/etc", "./x", "~/x"])
 def test_what_can_only_be_a_path_is_looked_for_there(results: Path, path: str) -> None:
     make_run(results.parent / "other", {"jw2": asked()})
-    with pytest.raises(InputError, match=rf"^{re.escape(path)} is not a run: there is no run.json in it\.$"):
+    with pytest.raises(InputError, match=rf"^{re.escape(path)} is not a run: it has no run.json\.$"):
         find_run(results, path)
 
 
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nowhere: No such file or directory: no run was kept there yet, or"):
+    with pytest.raises(InputError, match="nowhere: No such file or directory: no run was stored there yet, or"):
         find_run(tmp_path / "nowhere", "latest")
 
 

@@ -90,8 +90,8 @@ def test_in_closed_they_lack_the_audit_alone(offline: Path) -> None:
         (with_loadgen(settings={**FULL, "performance_sample_count": 5000}), "fewer than 13,368 articles"),
         (with_loadgen(settings={**FULL, "schedule_rng_seed": 1}), "the seeds are not those of round 6.1"),
         (with_loadgen(results={**RESULTS, "result_first_token_99.00_percentile_latency_ns": 2 * 10**9}),
-         "P99 TTFT is 2000.0 ms, and has to be below 2000 ms"),
-        (with_loadgen(results={}), "P99 TPOT is not reported, and has to be below 100 ms"),
+         "P99 TTFT is 2000.0 ms, and must be below 2000 ms"),
+        (with_loadgen(results={}), "P99 TPOT is not reported, and must be below 100 ms"),
         (with_accuracy(loadgen=loadgen(settings={**FULL, "accuracy_sample_count": 13000})), "has 13000 articles"),
     ],
 )  # fmt: skip
@@ -157,8 +157,8 @@ def test_what_is_wrong_with_an_audit_is_reported(
 @pytest.mark.parametrize(
     ("score", "value", "said"),
     [
-        ("rouge1", 38.0, "rouge1 is 38.0, and has to be at least 38.391408"),
-        ("generated_characters", 9_000_000, "generated_characters is 9000000, and has to be at most 8984408.4"),
+        ("rouge1", 38.0, "rouge1 is 38.0, and must be at least 38.391408"),
+        ("generated_characters", 9_000_000, "generated_characters is 9000000, and must be at most 8984408.4"),
     ],
 )
 def test_scores_count_in_closed_alone(offline: Path, score: str, value: float, said: str) -> None:
@@ -177,7 +177,7 @@ def test_performance_and_accuracy_are_of_one_system(offline: Path) -> None:
     other = replace(server, accuracy=replace(server.accuracy, result=result))
     submission.benchmarks[DATACENTER]["jw2"]["Server"] = other
     (sentence,) = missing(submission, "open")
-    assert "had other engine options or asked for other answers" in sentence
+    assert "had different engine options or generation settings" in sentence
 
 
 def test_a_system_that_changed_between_its_runs_is_reported(offline: Path) -> None:

@@ -67,9 +67,9 @@ def test_what_is_not_known_is_said() -> None:
     }
     steps = [plan_step(DATACENTER, "Offline", "open", "9", 9.0), step]
     lines = plan_text([*steps, plan_step(DATACENTER, "Interactive", "open", "4", 4.0)], runs)
-    assert lines[0] == "Step 1 of 3, Offline: measured already in the run r1 (mlperf-offline, target 9.0)."
-    assert "accuracy over 13,368 articles of unknown length (at a rate that is not known yet)" in lines[1]
-    begins = "Step 3 of 3, Interactive, goes on in the run r2 (mlperf-interactive, target 4.0) with jw3: performance"
+    assert lines[0] == "Step 1 of 3, Offline: already measured in the run r1 (mlperf-offline, target 9.0)."
+    assert "accuracy over 13,368 articles of unknown length (at a rate that is still unknown)" in lines[1]
+    begins = "Step 3 of 3, Interactive, continues in the run r2 (mlperf-interactive, target 4.0) with jw3: performance"
     assert lines[2].startswith(begins)
     assert lines[3].startswith("Together at least 2 h")
 

@@ -25,14 +25,14 @@ def test_the_template_asks_every_question(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("cooling: air", "coolng: air"), "coolng is not asked for: did you mean cooling?"),
+        (("cooling: air", "coolng: air"), "coolng is not a known field: did you mean cooling?"),
         (("cooling: air", "cooling:"), "cooling has no answer: air, liquid"),
         (("cooling: air", "cooling: '  '"), "cooling has no answer"),
         (("status: rdi", "status: sold"), "status is 'sold': it must be available, preview or rdi."),
         (("node: 2", "node: none"), "host_processors_per_node is 'none': it must be a whole number."),
         (("cooling: air", "cooling: [air]"), "cooling is ['air']: it must be text"),
         (("cooling: air", "cooling: {"), "is not YAML"),
-        ((ANSWERS, "- air\n"), "holds no answers"),
+        ((ANSWERS, "- air\n"), "has no answers"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, change: tuple[str, str], said: str) -> None:

@@ -336,4 +336,4 @@ def test_what_no_server_reports_is_said_to_be_unknown(tmp_path: Path) -> None:
     for text in texts:
         assert "revision and precision not reported by the server" in text
         assert "server version 1.2.3" in text or "precision not reported by the server: 1 node" in text
-        assert "float16" not in text.replace("float16 (of no effect: the engine is endpoint)", "")
+        assert "float16" not in text.replace("float16 (no effect: the engine is endpoint)", "")

@@ -266,4 +266,6 @@ def test_one_answer_of_two_hundred_may_go_unseen() -> None:
 def test_a_usage_that_contradicts_the_stream_is_invalid() -> None:
     metrics, verdict = measure([play(script(10, *[25] * 15, usage=1))])
     assert (metrics.output_tokens, metrics.answers.miscounted_tokens) == (16, 15)
-    assert "In 1 of 1 answers the server's usage counts other tokens" in " ".join(verdict.reasons)
+    assert "In 1 of 1 answers the server's usage and its stream have different numbers of tokens" in " ".join(
+        verdict.reasons
+    )

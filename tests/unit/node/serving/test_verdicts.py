@@ -163,7 +163,7 @@ def fixed(count: int, counted: int | None = None, ids: bool = False) -> Any:
 
 def test_answers_of_another_length_than_was_asked_are_a_reason(server: OpenAIServer, tmp_path: Path) -> None:
     server.answer = fixed(5)
-    assert f"{COUNT} of {COUNT} answers are shorter than was asked for, exactly 16 tokens" in reasons(
+    assert f"{COUNT} of {COUNT} answers are shorter than requested (exactly 16 tokens)" in reasons(
         measure(server, tmp_path)
     )
 
@@ -177,9 +177,9 @@ def test_more_tokens_than_may_be_are_an_error(server: OpenAIServer, tmp_path: Pa
 @pytest.mark.parametrize(
     ("answer", "differ"),
     [
-        (fixed(16, counted=1), "75 in all, beside 80"),
-        (fixed(16, counted=0), "80 in all, beside 80"),
-        (fixed(15, counted=16, ids=True), "5 in all, beside 75"),
+        (fixed(16, counted=1), "by 75 in all, with 80 counted"),
+        (fixed(16, counted=0), "by 80 in all, with 80 counted"),
+        (fixed(15, counted=16, ids=True), "by 5 in all, with 75 counted"),
     ],
 )
 def test_contradicting_counts_are_a_figure_with_a_limit(

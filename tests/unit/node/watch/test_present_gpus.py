@@ -109,7 +109,7 @@ def test_what_cuda_leaves_out_is_printed(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,-1,1")
     node.seen[:] = [0]
     validate_environment(CUDA, "sequential")
-    assert "'-1' is below zero, and so CUDA takes no more of it" in capsys.readouterr().err
+    assert "'-1' is negative, and so CUDA ignores the rest" in capsys.readouterr().err
 
 
 def test_other_jobs_gpus_are_not_missed(node: Any) -> None:
