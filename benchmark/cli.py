@@ -45,18 +45,21 @@ COMMANDS = {
     "compare": ("benchmark.commands.compare", "show what became better or worse between two runs, or two nodes"),
     "goodput": (
         "benchmark.commands.goodput",
-        "how many queries met limits of TTFT and TPOT, and for how many users at once",
+        "show what was answered within limits of TTFT and TPOT, and for how many users at once",
     ),
-    "list": ("benchmark.commands.list", "all stored runs, the newest first"),
-    "index": ("benchmark.commands.index", "make the page over all runs again"),
+    "list": ("benchmark.commands.list", "list all stored runs, newest first"),
+    "index": ("benchmark.commands.index", "rewrite the page over all runs"),
     "history": (
         "benchmark.commands.history",
         "show every node over all stored runs, and when it changed",
     ),
-    "baseline": ("benchmark.commands.baseline", "set the run that later ones are compared with"),
-    "prune": ("benchmark.commands.prune", "show old runs in the results directory, and remove them with --yes"),
-    "export": ("benchmark.commands.export", "a run as CSV, Parquet, Prometheus, Markdown, or for MLCommons' viewer"),
-    "submission": ("benchmark.commands.submission", "the tree that MLCommons' submission checker reads"),
+    "baseline": ("benchmark.commands.baseline", "set the run that later runs are compared with"),
+    "prune": ("benchmark.commands.prune", "list old runs of the results directory, and remove them"),
+    "export": (
+        "benchmark.commands.export",
+        "export a run as CSV, Parquet, Prometheus, Markdown, or for MLCommons' viewer",
+    ),
+    "submission": ("benchmark.commands.submission", "write the tree that MLCommons' submission checker reads"),
     "schema": ("benchmark.commands.schema", "write the JSON schemas of every file that a run holds"),
     "ci": ("benchmark.commands.ci", "run the playbook for a CI system: JUnit, Markdown, an exit code by policy"),
 }

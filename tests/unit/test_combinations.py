@@ -181,9 +181,9 @@ def options(engine: str, **given: Any) -> dict[str, Any]:
         ),
         # Servers
         (asked("endpoint"), None, "The engine is endpoint, but no server is set: set benchmark_endpoint_urls"),
-        (URL, None, "benchmark_endpoint_urls is set, and the engine continuous asks no server"),
-        ({"benchmark_endpoint_start": "x"}, None, "benchmark_endpoint_start is set, and the engine continuous asks no"),
-        (asked("continuous", **URL, benchmark_endpoint_start="x"), None, "benchmark_endpoint_start are set, and the"),
+        (URL, None, "benchmark_endpoint_urls is set, but the engine continuous uses no server"),
+        ({"benchmark_endpoint_start": "x"}, None, "benchmark_endpoint_start is set, but the engine continuous uses no"),
+        (asked("continuous", **URL, benchmark_endpoint_start="x"), None, "benchmark_endpoint_start are set, but the"),
         (
             asked("endpoint", **URL, benchmark_endpoint_api="chat"),
             SYNTHETIC,
