@@ -54,7 +54,7 @@ COMMANDS = {
         "show every node over all stored runs, and when it changed",
     ),
     "baseline": ("benchmark.commands.baseline", "set the run that later runs are compared with"),
-    "prune": ("benchmark.commands.prune", "list old runs of the results directory, and remove them"),
+    "prune": ("benchmark.commands.prune", "list old runs of the results directory; with --yes, remove them"),
     "export": (
         "benchmark.commands.export",
         "export a run as CSV, Parquet, Prometheus, Markdown, or for MLCommons' viewer",
