@@ -262,7 +262,7 @@ def test_provisioned_engine_and_role(scratch: Path, tmp_path: Path) -> None:
         "requirements-toyserve.txt locks ToyServe's build for CUDA: set toyserve_requirements" in found["locked_on_cpu"]
     )
     assert found["problems"] == [
-        "python3 is Python 3.13.1, and ToyServe takes Python 3.10 to 3.12: set toyserve_python to one.",
+        "python3 is Python 3.13.1, and ToyServe needs Python 3.10 to 3.12: set toyserve_python to one.",
         "The kernel is Plan9: install Linux.",
     ]
     assert found["engine"] == "ToyServe"

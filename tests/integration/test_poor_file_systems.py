@@ -115,7 +115,7 @@ def test_a_full_disk_of_the_controller_is_named(playbooks: Playbooks, small: Pat
     said = " ".join(done.output.split())
     assert f"{done.run_dir}/" in said
     assert "on the controller cannot be written: No space left on device. Make room" in said, done.output
-    assert "on the node" not in said, "the node's disk has room"
+    assert " on the node" not in said, "the node's disk has room"
     no_summary, go_on = done.output.splitlines()[-2:]
     assert no_summary == f"No summary was made, for the reason above. The run is in {done.run_dir}"
     subprocess.run(["mount", "-o", "remount,size=10M", str(small)], check=True)

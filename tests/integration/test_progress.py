@@ -89,4 +89,4 @@ def test_a_person_sees_every_node_live(playbooks: Playbooks) -> None:
     ):
         assert reported.count(f"{task}") == 1, reported
     assert all(f"changed: [{node}]" in reported.partition("Start the runs")[2] for node in ("jw2", "jw3"))
-    assert "VALID: every node that was asked is counted and valid." in reported
+    assert "VALID: every node of the run is counted and valid." in reported
