@@ -25,8 +25,12 @@ _HOST = re.compile(
     r"connect to host (\S+) port|key is known for (\S+) and|host key for (\S+) has changed|"
     r"(?:\S+@)?(\S+): Permission denied|resolve hostname (\S+):"
 )
-# ssh's messages when a server drops connections because too many are logging in.
-_DROPPED = ("kex_exchange_identification: Connection closed", "kex_exchange_identification: read: Connection reset")
+# ssh's messages when a server drops connections because too many are logging in, or the way to a jump host just ended.
+_DROPPED = (
+    "kex_exchange_identification: Connection closed",
+    "kex_exchange_identification: read: Connection reset",
+    "banner exchange: Connection to UNKNOWN port 65535: Broken pipe",
+)
 _LONG_PATH = (
     "The socket path of the shared SSH connection to {host} is too long: set ANSIBLE_SSH_CONTROL_PATH_DIR to a short "
     "directory, such as /tmp/cp."

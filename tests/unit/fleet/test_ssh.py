@@ -114,9 +114,19 @@ def test_a_host_in_between_is_not_taken_for_the_node(ssh: str, said: str) -> Non
     assert not dropped(ssh), "trying again would take 20 s and change nothing"
 
 
+BROKEN_PIPE = "banner exchange: Connection to UNKNOWN port 65535: Broken pipe"
+
+
 def test_who_is_dropped_for_others_is_let_in_later() -> None:
     assert dropped(CLOSED)
     assert dropped("kex_exchange_identification: read: Connection reset by peer")
+    # The way to a jump host ended before ssh wrote to it; why is asked once more.
+    assert dropped(BROKEN_PIPE)
+    assert not dropped(f"ssh: connect to host jump port 22: Connection refused {BROKEN_PIPE}")
+    assert (
+        asyncio.run(_way(["sh", "-c", "echo the jump host is down >&2"]).explain(BROKEN_PIPE))
+        == "the jump host is down"
+    )
     assert not dropped("ssh: connect to host jw2 port 22: Connection refused")
 
 
